@@ -1,0 +1,142 @@
+# pgr: native clients of PostgreSQL's streaming replication protocol.
+# `make help` lists the targets.  CC, CFLAGS, CPPFLAGS, LDFLAGS, PREFIX and DESTDIR are yours.
+
+PREFIX  ?= /usr/local
+bindir  ?= $(PREFIX)/bin
+mandir  ?= $(PREFIX)/share/man
+INSTALL ?= install
+
+CFLAGS  ?= -O2 -g
+SANITIZE ?=
+WERROR  ?=
+
+# ---- what there is: the table of contents ----
+
+COMMON_SRC = \
+	common/block.c \
+	common/buf.c \
+	common/crc32c.c \
+	common/decompress.c \
+	common/err.c \
+	common/fs.c \
+	common/lsn.c \
+	common/num.c \
+	common/stop.c \
+	common/sys.c
+
+PROTO_SRC = \
+	proto/caps.c \
+	proto/client.c \
+	proto/command.c \
+	proto/copydata.c \
+	proto/exchange.c \
+	proto/fields.c \
+	proto/session.c \
+	proto/transport_libpq.c \
+	proto/wire.c
+
+RECEIVER_SRC = \
+	receiver/history.c \
+	receiver/receiver.c \
+	receiver/scan.c \
+	receiver/walstore.c
+
+BACKUP_SRC = \
+	backup/basebackup.c \
+	backup/bbstream.c \
+	backup/compress_spec.c \
+	backup/dirsink.c \
+	backup/extract.c \
+	backup/inflate.c \
+	backup/layout.c \
+	backup/recovery_conf.c \
+	backup/source.c \
+	backup/tar.c
+
+TOOLS_SRC = \
+	tools/connopts.c \
+	tools/message.c \
+	tools/signals.c
+
+PROGRAMS = pgr-basebackup pgr-receivewal
+
+SUPPORT_SRC = \
+	tests/support/fault_sys.c \
+	tests/support/scripted.c
+
+UNIT_TESTS = \
+	common/test_block common/test_buf common/test_crc32c common/test_decompress common/test_err \
+	common/test_fs common/test_lsn common/test_num common/test_stop \
+	proto/test_caps proto/test_client proto/test_command proto/test_copydata proto/test_fields \
+	proto/test_session proto/test_wire \
+	receiver/test_history receiver/test_receiver receiver/test_scan receiver/test_walstore \
+	backup/test_bbstream backup/test_compress_spec backup/test_dirsink backup/test_extract \
+	backup/test_inflate backup/test_layout backup/test_recovery_conf backup/test_tar
+
+FUZZ_TARGETS = fuzz_session fuzz_copydata fuzz_tar fuzz_history
+
+# ---- how it is built ----
+
+comma := ,
+VARIANT := $(if $(SANITIZE),san-$(subst $(comma),-,$(SANITIZE)),plain)
+BUILD ?= build/$(VARIANT)
+
+PKGS = libpq openssl zlib libzstd liblz4
+PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
+PKG_LIBS   := $(shell pkg-config --libs $(PKGS) 2>/dev/null)
+CHECK_CFLAGS = $(shell pkg-config --cflags check 2>/dev/null)
+CHECK_LIBS   = $(shell pkg-config --libs check 2>/dev/null)
+
+WARN = -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wcast-qual \
+       -Wformat=2 -Wvla -Wundef -Wwrite-strings -Wno-missing-field-initializers $(if $(WERROR),-Werror)
+SAN = $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer -fno-sanitize-recover=undefined)
+ALL_CFLAGS = -std=c11 -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -I. $(PKG_CFLAGS) $(CPPFLAGS) $(WARN) $(CFLAGS) $(SAN) -pthread -MMD -MP
+ALL_LIBS = $(LDFLAGS) $(SAN) $(PKG_LIBS) -pthread
+
+obj = $(patsubst %.c,$(BUILD)/%.o,$(1))
+LIBS_DOWN_common   = $(BUILD)/libcommon.a
+LIBS_DOWN_proto    = $(BUILD)/libproto.a $(LIBS_DOWN_common)
+LIBS_DOWN_receiver = $(BUILD)/libreceiver.a $(LIBS_DOWN_proto)
+LIBS_DOWN_backup   = $(BUILD)/libbackup.a $(LIBS_DOWN_receiver)
+LIBS_DOWN_tools    = $(BUILD)/libtools.a $(LIBS_DOWN_backup)
+
+.DEFAULT_GOAL := all
+.PHONY: all help unit install clean
+
+all: $(PROGRAMS:%=$(BUILD)/%) ## build the programs
+
+$(BUILD)/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) -c -o $@ $<
+
+$(BUILD)/libcommon.a: $(call obj,$(COMMON_SRC))
+$(BUILD)/libproto.a: $(call obj,$(PROTO_SRC))
+$(BUILD)/libreceiver.a: $(call obj,$(RECEIVER_SRC))
+$(BUILD)/libbackup.a: $(call obj,$(BACKUP_SRC))
+$(BUILD)/libtools.a: $(call obj,$(TOOLS_SRC))
+$(BUILD)/libsupport.a: $(call obj,$(SUPPORT_SRC))
+$(BUILD)/lib%.a:
+	@rm -f $@
+	$(AR) rcs $@ $^
+
+$(PROGRAMS:%=$(BUILD)/%): $(BUILD)/%: $(BUILD)/tools/%.o $(LIBS_DOWN_tools)
+	$(CC) -o $@ $^ $(ALL_LIBS)
+
+# Each unit test is a program: tests/unit/<layer>/test_<module>.c, linked with its layer and those below.
+define UNIT_RULE
+$(BUILD)/tests/unit/$(1): $(BUILD)/tests/unit/$(1).o $(BUILD)/libsupport.a $$(LIBS_DOWN_$(firstword $(subst /, ,$(1))))
+	$$(CC) -o $$@ $$^ $$(ALL_LIBS) $$(CHECK_LIBS)
+$(BUILD)/tests/unit/$(1).o: ALL_CFLAGS += $$(CHECK_CFLAGS)
+endef
+$(foreach t,$(UNIT_TESTS),$(eval $(call UNIT_RULE,$(t))))
+
+unit: $(UNIT_TESTS:%=$(BUILD)/tests/unit/%) ## build and run the unit tests
+	@set -e; for t in $^; do $$t; done
+
+clean: ## remove everything that was built
+	rm -rf build
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+-include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -1,0 +1,85 @@
+/*
+ * Seeding a standby from one BASE_BACKUP: the whole run, from the connected session to the manifest's rename.
+ *
+ * No option parsing, no output, no signals here: the tool does these and is told what happens through callbacks.
+ */
+#ifndef PGR_BACKUP_BASEBACKUP_H
+#define PGR_BACKUP_BASEBACKUP_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "backup/compress_spec.h"
+#include "common/err.h"
+#include "common/lsn.h"
+#include "proto/client.h"
+#include "proto/transport.h"
+
+struct pgr_stop;
+struct pgr_sys;
+struct pgr_tblspc_map;
+
+enum pgr_wal_method { PGR_WAL_NONE, PGR_WAL_FETCH, PGR_WAL_STREAM };
+enum pgr_sync_method { PGR_SYNC_FSYNC, PGR_SYNC_SYNCFS };
+
+enum pgr_phase {
+	PGR_PHASE_CONNECT,
+	PGR_PHASE_CHECKPOINT, /* waiting for the server's checkpoint */
+	PGR_PHASE_COPY,
+	PGR_PHASE_WAL, /* waiting for the WAL that the backup needs */
+	PGR_PHASE_SYNC,
+	PGR_PHASE_DONE,
+};
+
+struct pgr_progress {
+	enum pgr_phase phase;
+	uint64_t done_bytes;
+	uint64_t total_bytes; /* 0: not known */
+	unsigned tablespace;  /* archives finished */
+	unsigned tablespaces;
+	char file[512]; /* the member under way */
+};
+
+struct pgr_basebackup_opts {
+	const char *data_dir;
+	const char *wal_dir;
+	const struct pgr_tblspc_map *mapping;
+	enum pgr_wal_method wal;
+	const char *slot;	  /* -S; NULL */
+	bool create_slot;	  /* -C */
+	bool no_slot;		  /* --no-slot: not even a temporary one */
+	bool write_recovery_conf; /* -R */
+	bool fast_checkpoint;
+	const char *label;
+	uint32_t max_rate_kb;
+	struct pgr_compress_spec compress;
+	bool estimate_size;
+	bool manifest;
+	bool manifest_force_encode;
+	const char *manifest_checksums; /* NULL: the server's default */
+	bool verify_checksums;
+	bool sync;
+	enum pgr_sync_method sync_method;
+	bool clean; /* remove what was made when the run fails */
+	int64_t status_interval_ms;
+	size_t pool_bytes; /* memory for blocks; 0: the default */
+	unsigned writers;  /* 0: the default */
+
+	/* What the run says; all may be NULL; called from the thread that runs, and `info` also from the WAL thread. */
+	void (*info)(void *arg, const char *line); /* what -v prints */
+	void (*warning)(void *arg, const char *line);
+	void (*progress)(void *arg, const struct pgr_progress *p);
+	pgr_notice_fn *notice;
+	void *arg;
+};
+
+/*
+ * Runs one base backup.  `params` as for pgr_transport_open; two connections are made with -X stream.
+ * PGR_ERR: *err says why; what was made was removed (when opts->clean), except with PGR_E_CHECKSUM, where the complete
+ * copy stays; a slot or temporary slot that this run made is gone.  PGR_E_STOPPED: the stop latch was set from outside.
+ */
+int pgr_basebackup_run(const struct pgr_basebackup_opts *opts, struct pgr_conn_params *params,
+		       const struct pgr_sys *sys, struct pgr_stop *stop, struct pgr_err *err) PGR_MUST_USE;
+
+#endif

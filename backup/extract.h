@@ -1,0 +1,43 @@
+/*
+ * A tar archive of the server into directories: members -> directories, links and files of the dirsink.
+ */
+#ifndef PGR_BACKUP_EXTRACT_H
+#define PGR_BACKUP_EXTRACT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/buf.h"
+#include "common/err.h"
+
+struct pgr_archive;
+struct pgr_dirsink;
+struct pgr_layout;
+struct pgr_pool;
+struct pgr_source;
+struct pgr_sys;
+
+struct pgr_extract {
+	const struct pgr_sys *sys;
+	struct pgr_layout *layout;
+	struct pgr_pool *pool;
+	struct pgr_dirsink *sink;
+	bool replace_recovery; /* -R: the server's standby.signal and recovery.conf are left out */
+	void (*on_file)(void *arg, const char *path); /* each member's path below its root, for -P -v; NULL */
+	void *arg;
+	/* results */
+	struct pgr_buf control; /* the content of global/pg_control, held back: written last (pgr_finish) */
+	bool have_backup_label; /* a backup_label came */
+};
+
+void pgr_extract_fini(struct pgr_extract *x);
+
+/*
+ * Extracts one archive from `source` (a->source, or what decompresses it).  Directories of PostgreSQL that may exist
+ * already (the WAL directory, archive_status, summaries, pg_tblspc, in-place tablespaces) are tolerated, everything
+ * else must be new. Links are made only in pg_tblspc, only to the targets of announced tablespaces.
+ */
+int pgr_extract_archive(struct pgr_extract *x, const struct pgr_archive *a, struct pgr_source *source,
+			struct pgr_err *err) PGR_MUST_USE;
+
+#endif

@@ -1,0 +1,96 @@
+/*
+ * Where a backup goes: the data directory, the WAL directory and the tablespaces; made before, cleaned up after a
+ * failure.
+ *
+ * Rules for existing directories: as pg_basebackup (src/port/pgcheckdir.c): missing or empty, nothing else.
+ */
+#ifndef PGR_BACKUP_LAYOUT_H
+#define PGR_BACKUP_LAYOUT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "common/err.h"
+
+struct pgr_bb_tablespace;
+struct pgr_sys;
+struct pgr_layout;
+
+/* One -T OLD=NEW: both canonical absolute paths. */
+struct pgr_tblspc_map {
+	char *old_dir;
+	char *new_dir;
+	struct pgr_tblspc_map *next;
+};
+
+/* Parses the argument of -T and appends it to *list.  Messages are pg_basebackup's (PGR_E_USAGE). */
+int pgr_tblspc_map_add(struct pgr_tblspc_map **list, const char *arg, struct pgr_err *err) PGR_MUST_USE;
+void pgr_tblspc_map_free(struct pgr_tblspc_map *list);
+
+struct pgr_layout_opts {
+	const char *data_dir; /* as the user gave it, canonicalised */
+	const char *wal_dir;  /* --waldir, absolute; NULL */
+	const struct pgr_tblspc_map *mapping;
+	mode_t dir_mode;  /* 0700 or 0750 */
+	mode_t file_mode; /* 0600 or 0640 */
+	bool pg_xlog;	  /* server below 10 */
+	bool summaries;	  /* pg_wal/summaries exists (17) */
+};
+
+/* Copies the options.  `sys` outlives the layout. */
+int pgr_layout_new(struct pgr_layout **out, const struct pgr_sys *sys, const struct pgr_layout_opts *opts,
+		   struct pgr_err *err) PGR_MUST_USE;
+
+/* Closes descriptors; removes nothing.  NULL is allowed. */
+void pgr_layout_free(struct pgr_layout *l);
+
+/*
+ * Makes or checks data_dir and wal_dir, and with a wal_dir the link pg_wal to it.
+ * PGR_E_USAGE: directory "%s" exists but is not empty.
+ */
+int pgr_layout_prepare(struct pgr_layout *l, struct pgr_err *err) PGR_MUST_USE;
+
+/*
+ * Makes or checks the directories of the tablespaces (mapped or not), before anything is copied into them.  Locations
+ * of the server are checked: absolute and canonical, or exactly pg_tblspc/<oid>; no two tablespaces, nor data_dir, in
+ * one directory.
+ */
+int pgr_layout_prepare_tablespaces(struct pgr_layout *l, const struct pgr_bb_tablespace *list, size_t n,
+				   struct pgr_err *err) PGR_MUST_USE;
+
+/* The open directory (stays the layout's) that archive members of a tablespace (oid 0: the data directory) are relative
+ * to. */
+int pgr_layout_root(const struct pgr_layout *l, uint32_t oid);
+
+/* The open pg_wal (stays the layout's): the directory itself or what the link points to; created on first use with
+ * archive_status (and summaries). */
+int pgr_layout_wal_root(struct pgr_layout *l, int *fd, struct pgr_err *err) PGR_MUST_USE;
+
+/* Where the link pg_tblspc/<oid> must point to; NULL for an unknown or in-place tablespace. */
+const char *pgr_layout_tablespace_target(const struct pgr_layout *l, uint32_t oid);
+
+/* The same, found by the location that the server has. */
+const char *pgr_layout_target_of(const struct pgr_layout *l, const char *server_location);
+
+const char *pgr_layout_data_dir(const struct pgr_layout *l);
+const char *pgr_layout_wal_name(const struct pgr_layout *l); /* "pg_wal" or "pg_xlog" */
+mode_t pgr_layout_dir_mode(const struct pgr_layout *l);
+mode_t pgr_layout_file_mode(const struct pgr_layout *l);
+
+/* fsyncs all directories of all roots, bottom-up, and the parents of what was made.  With `files`, every file too. */
+int pgr_layout_sync(struct pgr_layout *l, bool files, struct pgr_err *err) PGR_MUST_USE;
+
+/* syncfs on every root's file system (--sync-method=syncfs). */
+int pgr_layout_syncfs(struct pgr_layout *l, struct pgr_err *err) PGR_MUST_USE;
+
+/*
+ * After a failure: removes what was made, contents of what was empty; calls `say` with one line for each root
+ * ("removing data directory \"%s\"", "removing contents of data directory ...", ... WAL directory, tablespace
+ * directory).  Goes on after failures; returns the first.
+ */
+int pgr_layout_clean(struct pgr_layout *l, void (*say)(void *arg, const char *line), void *arg,
+		     struct pgr_err *err) PGR_MUST_USE;
+
+#endif

@@ -1,0 +1,45 @@
+/*
+ * A transport that plays a server from a script: says what real servers never say, in any pieces.
+ */
+#ifndef PGR_TESTS_SCRIPTED_H
+#define PGR_TESTS_SCRIPTED_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/buf.h"
+#include "proto/transport.h"
+
+struct pgr_scripted;
+
+/* `chunk`: at most so many bytes a read (0: no limit).  The transport is freed by pgr_transport_close. */
+struct pgr_scripted *pgr_scripted_new(int server_version, size_t chunk);
+struct pgr_transport *pgr_scripted_transport(struct pgr_scripted *s);
+
+/* The server sends these bytes, once everything that was scripted before has happened. */
+void pgr_scripted_send(struct pgr_scripted *s, const void *p, size_t len);
+/* The server waits until the client has sent, since the last expectation, at least one whole message of this type ('Q',
+ * 'd', 'c', 'X'). */
+void pgr_scripted_expect(struct pgr_scripted *s, char type);
+/* The connection ends. */
+void pgr_scripted_eof(struct pgr_scripted *s);
+
+/* All that the client has sent so far. */
+const struct pgr_buf *pgr_scripted_sent(const struct pgr_scripted *s);
+
+/* Message builders for scripts: append a backend message to `out` (aborts on failure: tests only). */
+void pgr_msg(struct pgr_buf *out, char type, const void *body, size_t len);
+void pgr_msg_row_desc(struct pgr_buf *out, int ncols, const char *const *names);
+void pgr_msg_row(struct pgr_buf *out, int ncols, const char *const *values); /* NULL entries are SQL NULLs */
+void pgr_msg_complete(struct pgr_buf *out, const char *tag);
+void pgr_msg_ready(struct pgr_buf *out);
+void pgr_msg_error(struct pgr_buf *out, const char *severity, const char *sqlstate, const char *text);
+void pgr_msg_notice(struct pgr_buf *out, const char *severity, const char *sqlstate, const char *text);
+void pgr_msg_copy_response(struct pgr_buf *out, char type); /* 'H', 'G' or 'W' with no columns */
+void pgr_msg_copy_data(struct pgr_buf *out, const void *p, size_t len);
+void pgr_msg_copy_done(struct pgr_buf *out);
+/* CopyData bodies */
+void pgr_msg_wal(struct pgr_buf *out, uint64_t start, uint64_t end, const void *wal, size_t len);
+void pgr_msg_keepalive(struct pgr_buf *out, uint64_t end, int reply);
+
+#endif

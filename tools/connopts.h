@@ -1,0 +1,21 @@
+/* Connection options that both programs share, and the password prompt. */
+#ifndef PGR_TOOLS_CONNOPTS_H
+#define PGR_TOOLS_CONNOPTS_H
+
+#include <stdbool.h>
+
+#include "common/err.h"
+#include "proto/transport.h"
+
+/* Prompts "Password: " on /dev/tty (stderr and stdin when there is none), without echo.  As src/common/sprompt.c. */
+int pgr_prompt_password(void *arg, char **out, struct pgr_err *err) PGR_MUST_USE;
+
+/* getopt_long's short options for connections, "d:h:p:U:wW", and whether `c` is one of them (then it was stored). */
+#define PGR_CONN_SHORTOPTS "d:h:p:U:wW"
+bool pgr_conn_option(struct pgr_conn_params *p, int c, const char *arg);
+
+/* Parses the argument of a numeric option as pg's option_parse_int: "invalid value \"%s\" for option %s", "%s must be
+ * in range %d..%d". */
+int pgr_option_int(const char *arg, const char *option, int min, int max, int *out, struct pgr_err *err) PGR_MUST_USE;
+
+#endif

@@ -1,0 +1,31 @@
+/*
+ * Signals as events: all of ours are blocked in every thread, and one thread waits for them and calls back.
+ *
+ * No work is done in signal handlers.  A second SIGINT, SIGTERM or SIGHUP ends the process at once.
+ */
+#ifndef PGR_TOOLS_SIGNALS_H
+#define PGR_TOOLS_SIGNALS_H
+
+#include <signal.h>
+
+#include "common/err.h"
+
+struct pgr_signals;
+
+/*
+ * Blocks the signals of `set` (to be called before any thread is made) and starts the waiting thread; `fn` runs in it
+ * for the first signal.  SIGPIPE is ignored.
+ */
+int pgr_signals_start(struct pgr_signals **out, const sigset_t *set, void (*fn)(void *arg, int signo), void *arg,
+		      struct pgr_err *err) PGR_MUST_USE;
+
+/* Ends and joins the thread; the signals stay blocked. NULL is allowed. */
+void pgr_signals_stop(struct pgr_signals *s);
+
+/* The signal that was seen first, or 0. */
+int pgr_signals_seen(const struct pgr_signals *s);
+
+/* Ends the process by this signal's default action, so that its parent sees what it would see of pg_basebackup. */
+_Noreturn void pgr_signals_die(int signo);
+
+#endif
