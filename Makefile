@@ -47,15 +47,18 @@ BACKUP_SRC = \
 	backup/compress_spec.c \
 	backup/dirsink.c \
 	backup/extract.c \
+	backup/finish.c \
 	backup/inflate.c \
 	backup/layout.c \
 	backup/recovery_conf.c \
 	backup/source.c \
-	backup/tar.c
+	backup/tar.c \
+	backup/wal_stream.c
 
 TOOLS_SRC = \
 	tools/connopts.c \
 	tools/message.c \
+	tools/progress.c \
 	tools/signals.c
 
 PROGRAMS = pgr-basebackup pgr-receivewal
@@ -71,7 +74,8 @@ UNIT_TESTS = \
 	proto/test_session proto/test_wire \
 	receiver/test_history receiver/test_receiver receiver/test_scan receiver/test_walstore \
 	backup/test_bbstream backup/test_compress_spec backup/test_dirsink backup/test_extract \
-	backup/test_inflate backup/test_layout backup/test_recovery_conf backup/test_tar
+	backup/test_inflate backup/test_layout backup/test_recovery_conf backup/test_tar \
+	tools/test_connopts tools/test_message tools/test_signals
 
 FUZZ_TARGETS = fuzz_session fuzz_copydata fuzz_tar fuzz_history
 

@@ -68,6 +68,7 @@ struct pgr_basebackup_opts {
 
 	/* What the run says; all may be NULL; called from the thread that runs, and `info` also from the WAL thread. */
 	void (*info)(void *arg, const char *line); /* what -v prints */
+	void (*say)(void *arg, const char *line);  /* shown always: what a clean-up removes */
 	void (*warning)(void *arg, const char *line);
 	void (*progress)(void *arg, const struct pgr_progress *p);
 	pgr_notice_fn *notice;

@@ -1,0 +1,65 @@
+/*
+ * The WAL that a base backup needs, streamed while it runs (-X stream): a connection and a thread of its own, into
+ * pg_wal.
+ *
+ * The connection is made, and the slot created, before the backup starts, so that no WAL that it needs can be removed
+ * meanwhile, and so that a missing permission or a full max_wal_senders is known before the server runs a checkpoint
+ * for us.  The thread keeps the idle connection alive until the start position is known.
+ */
+#ifndef PGR_BACKUP_WAL_STREAM_H
+#define PGR_BACKUP_WAL_STREAM_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "common/err.h"
+#include "common/lsn.h"
+#include "proto/client.h"
+#include "proto/transport.h"
+
+struct pgr_stop;
+struct pgr_sys;
+struct pgr_wal_stream;
+
+struct pgr_wal_stream_opts {
+	const char *slot;	       /* a permanent slot; NULL */
+	bool create_slot;	       /* create it (RESERVE_WAL) */
+	bool temporary_slot;	       /* make a temporary one where the server can (ignored with `slot`) */
+	const char *system_identifier; /* of the base backup's connection: both must talk to the same cluster */
+	uint32_t segment_bytes;
+	int64_t status_interval_ms;
+	const char *dir; /* pg_wal's name in messages */
+	mode_t file_mode;
+	bool sync;
+	void (*info)(void *arg, const char *line);    /* may be called from the thread; NULL */
+	void (*warning)(void *arg, const char *line); /* likewise */
+	pgr_notice_fn *notice;
+	void *arg;
+};
+
+/*
+ * Connects, checks the system identifier, makes or checks the slot and starts the thread.  `dirfd` (the open pg_wal
+ * with its archive_status) is taken over, also after a failure.  The strings of `opts` are copied; everything else
+ * outlives the stream.
+ */
+int pgr_wal_stream_open(struct pgr_wal_stream **out, int dirfd, const struct pgr_wal_stream_opts *opts,
+			struct pgr_conn_params *params, const struct pgr_sys *sys, struct pgr_stop *stop,
+			struct pgr_err *err) PGR_MUST_USE;
+
+/* Starts streaming at the segment of `start`.  A failure of the thread is posted to the stop latch. */
+void pgr_wal_stream_start(struct pgr_wal_stream *w, pgr_lsn start, pgr_tli tli);
+
+/* Waits until everything before `end` is there and durable, and joins the thread.  The thread's error otherwise. */
+int pgr_wal_stream_finish(struct pgr_wal_stream *w, pgr_lsn end, struct pgr_err *err) PGR_MUST_USE;
+
+/* Whether this stream created a permanent slot. */
+bool pgr_wal_stream_made_slot(const struct pgr_wal_stream *w);
+
+/* How far WAL is durable; 0 before the start.  Any thread. */
+pgr_lsn pgr_wal_stream_synced(const struct pgr_wal_stream *w);
+
+/* Stops and joins the thread when it still runs, closes the connection.  NULL is allowed. */
+void pgr_wal_stream_free(struct pgr_wal_stream *w);
+
+#endif
