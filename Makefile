@@ -105,7 +105,7 @@ LIBS_DOWN_backup   = $(BUILD)/libbackup.a $(LIBS_DOWN_receiver)
 LIBS_DOWN_tools    = $(BUILD)/libtools.a $(LIBS_DOWN_backup)
 
 .DEFAULT_GOAL := all
-.PHONY: all help unit install clean
+.PHONY: all help unit check check-matrix demo fuzz install clean
 
 all: $(PROGRAMS:%=$(BUILD)/%) ## build the programs
 
@@ -134,8 +134,53 @@ $(BUILD)/tests/unit/$(1).o: ALL_CFLAGS += $$(CHECK_CFLAGS)
 endef
 $(foreach t,$(UNIT_TESTS),$(eval $(call UNIT_RULE,$(t))))
 
-unit: $(UNIT_TESTS:%=$(BUILD)/tests/unit/%) ## build and run the unit tests
-	@set -e; for t in $^; do $$t; done
+# A fuzz target replays its corpus in every test run; `make fuzz` builds it with libFuzzer (clang).
+FUZZ_LIBS_fuzz_session  = $(LIBS_DOWN_proto)
+FUZZ_LIBS_fuzz_copydata = $(LIBS_DOWN_proto)
+FUZZ_LIBS_fuzz_tar      = $(LIBS_DOWN_backup)
+FUZZ_LIBS_fuzz_history  = $(LIBS_DOWN_receiver)
+define FUZZ_RULE
+$(BUILD)/tests/fuzz/$(1)-replay: $(BUILD)/tests/fuzz/$(1).o $(BUILD)/tests/fuzz/replay.o $$(FUZZ_LIBS_$(1))
+	$$(CC) -o $$@ $$^ $$(ALL_LIBS)
+endef
+$(foreach t,$(FUZZ_TARGETS),$(eval $(call FUZZ_RULE,$(t))))
+
+unit: $(UNIT_TESTS:%=$(BUILD)/tests/unit/%) $(FUZZ_TARGETS:%=$(BUILD)/tests/fuzz/%-replay) all ## build and run the unit tests
+	@set -e; for t in $(UNIT_TESTS); do $(BUILD)/tests/unit/$$t; done
+	@set -e; for t in $(FUZZ_TARGETS); do $(BUILD)/tests/fuzz/$$t-replay tests/fuzz/corpus/$${t#fuzz_}; done
+	@set -e; for p in $(PROGRAMS); do tests/support/check-man.sh $(BUILD)/$$p docs/man/$$p.1; done
+
+# ---- what a person runs ----
+
+PYTEST = /usr/bin/python3 -m pytest -q
+export PGR_BIN_DIR = $(CURDIR)/$(BUILD)
+
+check: ## build and run all tests on Debian's PostgreSQL (installs what is missing)
+	@tests/support/install-deps.sh check
+	@$(MAKE) --no-print-directory all unit
+	$(PYTEST) tests/integration
+
+check-matrix: ## the integration tests on every major from 10 to 18 (fetches the servers)
+	@tests/support/install-deps.sh matrix
+	@tests/support/fetch-servers.sh
+	@$(MAKE) --no-print-directory all
+	PGR_MAJORS="10 11 12 13 14 15 16 17 18" $(PYTEST) tests/integration
+
+demo: ## seed a standby from a throw-away primary and receive its WAL
+	@tests/support/install-deps.sh build
+	@$(MAKE) --no-print-directory all
+	@tests/demo.sh
+
+fuzz: ## build the fuzz targets with libFuzzer, in build/fuzz
+	@$(MAKE) --no-print-directory CC=clang BUILD=build/fuzz SANITIZE=fuzzer-no-link,address,undefined $(FUZZ_TARGETS:%=build/fuzz/%)
+
+$(FUZZ_TARGETS:%=build/fuzz/%): build/fuzz/%: $(BUILD)/tests/fuzz/%.o $(LIBS_DOWN_backup)
+	$(CC) -fsanitize=fuzzer,address,undefined -o $@ $^ $(PKG_LIBS) -pthread
+
+install: all ## install programs and man pages below PREFIX (and DESTDIR)
+	$(INSTALL) -d $(DESTDIR)$(bindir) $(DESTDIR)$(mandir)/man1
+	$(INSTALL) -m 755 $(PROGRAMS:%=$(BUILD)/%) $(DESTDIR)$(bindir)
+	$(INSTALL) -m 644 $(PROGRAMS:%=docs/man/%.1) $(DESTDIR)$(mandir)/man1
 
 clean: ## remove everything that was built
 	rm -rf build
