@@ -13,6 +13,7 @@
 #include "common/err.h"
 
 enum pgr_cap {
+	PGR_CAP_WAL_STREAM, /* 9.3: WAL streaming as we know it; before, numbers came in the server's byte order */
 	PGR_CAP_TIMELINE_HISTORY, /* 9.3: TIMELINE_HISTORY, START_REPLICATION ... TIMELINE, tli in BASE_BACKUP's rows */
 	PGR_CAP_SLOTS,		  /* 9.4: physical replication slots */
 	PGR_CAP_MAX_RATE,	  /* 9.4 */

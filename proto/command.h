@@ -41,7 +41,7 @@ int pgr_cmd_create_slot(struct pgr_buf *out, int server_version, const char *slo
 			struct pgr_err *err) PGR_MUST_USE;
 int pgr_cmd_read_slot(struct pgr_buf *out, int server_version, const char *slot, struct pgr_err *err) PGR_MUST_USE;
 int pgr_cmd_drop_slot(struct pgr_buf *out, int server_version, const char *slot, struct pgr_err *err) PGR_MUST_USE;
-/* slot may be NULL; the timeline is left out for servers that do not know it. */
+/* slot may be NULL; timeline 0 is left out.  Refused before 9.3 (PGR_CAP_WAL_STREAM). */
 int pgr_cmd_start_replication(struct pgr_buf *out, int server_version, const char *slot, pgr_lsn start, pgr_tli tli,
 			      struct pgr_err *err) PGR_MUST_USE;
 int pgr_cmd_base_backup(struct pgr_buf *out, int server_version, const struct pgr_base_backup_cmd *cmd,

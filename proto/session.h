@@ -82,8 +82,8 @@ int pgr_session_next(struct pgr_session *s, struct pgr_span *in, struct pgr_even
 		     struct pgr_err *err) PGR_MUST_USE;
 
 /*
- * The socket ended.  Always PGR_ERR: PGR_E_NETWORK "server closed the connection unexpectedly", or PGR_E_PROTOCOL when
- * it ended inside a message.
+ * The socket ended.  Always PGR_ERR, PGR_E_NETWORK: "server closed the connection unexpectedly", and where, when it
+ * ended inside a message (a killed server leaves half a message behind, so this is a lost connection and no violation).
  */
 int pgr_session_eof(struct pgr_session *s, struct pgr_err *err);
 

@@ -74,7 +74,10 @@ void pgr_wire_fini(struct pgr_wire *w);
  */
 int pgr_wire_next(struct pgr_wire *w, struct pgr_span *in, struct pgr_wire_msg *msg, struct pgr_err *err) PGR_MUST_USE;
 
-/* Bytes of a streamed body that have not come yet, when the wire stands inside one (0 otherwise). */
+/*
+ * Bytes of a streamed body that have not come yet, when the wire stands inside one of which some part was reported
+ * (0 otherwise).
+ */
 uint32_t pgr_wire_body_left(const struct pgr_wire *w);
 
 /*
