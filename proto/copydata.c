@@ -142,7 +142,7 @@ static int take_head(struct pgr_copydata *c, const struct pgr_wire_msg *part, st
 int pgr_copydata_feed(struct pgr_copydata *c, const struct pgr_wire_msg *part, struct pgr_copy_head *head,
 		      bool *has_head, struct pgr_span *payload, struct pgr_err *err)
 {
-	const struct copy_type *t;
+	const struct copy_type *t = NULL;
 	int rc;
 
 	*has_head = false;
