@@ -7,7 +7,11 @@
 #include "common/err.h"
 #include "proto/transport.h"
 
-/* Prompts "Password: " on /dev/tty (stderr and stdin when there is none), without echo.  As src/common/sprompt.c. */
+/*
+ * Prompts "Password: " on /dev/tty (stderr and stdin when there is none), without echo.  As src/common/sprompt.c.
+ * `arg` is the `struct pgr_stop *` that interrupts it (PGR_E_STOPPED), or NULL.  The terminal's mode is restored on
+ * every way out.  PGR_E_USAGE: no line to read.  *out is malloc'd, "" for an empty line, NULL after a failure.
+ */
 int pgr_prompt_password(void *arg, char **out, struct pgr_err *err) PGR_MUST_USE;
 
 /* getopt_long's short options for connections, "d:h:p:U:wW", and whether `c` is one of them (then it was stored). */
@@ -15,7 +19,7 @@ int pgr_prompt_password(void *arg, char **out, struct pgr_err *err) PGR_MUST_USE
 bool pgr_conn_option(struct pgr_conn_params *p, int c, const char *arg);
 
 /* Parses the argument of a numeric option as pg's option_parse_int: "invalid value \"%s\" for option %s", "%s must be
- * in range %d..%d". */
+ * in range %d..%d".  Unlike there, an empty argument is no number. */
 int pgr_option_int(const char *arg, const char *option, int min, int max, int *out, struct pgr_err *err) PGR_MUST_USE;
 
 #endif

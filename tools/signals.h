@@ -14,7 +14,8 @@ struct pgr_signals;
 
 /*
  * Blocks the signals of `set` (to be called before any thread is made) and starts the waiting thread; `fn` runs in it
- * for the first signal.  SIGPIPE is ignored.
+ * for the first signal.  SIGPIPE is ignored.  A signal of `set` that is ignored already (nohup, a background job of a
+ * script) stays so and is left out.  PGR_E_SYSTEM: the signals are as they were before.
  */
 int pgr_signals_start(struct pgr_signals **out, const sigset_t *set, void (*fn)(void *arg, int signo), void *arg,
 		      struct pgr_err *err) PGR_MUST_USE;
