@@ -1,0 +1,754 @@
+/*
+ * pgr-receivewal: streams a server's WAL into a directory of segment files, and keeps at it.
+ *
+ * Options, texts and exit codes are pg_receivewal's (PostgreSQL documentation, "pg_receivewal"; facts about it come
+ * from src/bin/pg_basebackup/pg_receivewal.c).  On purpose different: gaps in the directory are told, the waits between
+ * attempts grow and can be interrupted, and errors that waiting cannot mend end the program.
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <limits.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+
+#include "backup/compress_spec.h"
+#include "common/fs.h"
+#include "common/stop.h"
+#include "common/sys.h"
+#include "proto/caps.h"
+#include "proto/client.h"
+#include "proto/transport.h"
+#include "receiver/receiver.h"
+#include "receiver/scan.h"
+#include "receiver/walstore.h"
+#include "tools/connopts.h"
+#include "tools/message.h"
+#include "tools/signals.h"
+#include "tools/version.h"
+
+#define BACKOFF_FIRST_MS  1000
+#define BACKOFF_MAX_MS	  30000
+#define BACKOFF_STABLE_MS 10000 /* a stream that lived so long was a good one: the next waits begin small again */
+
+struct options {
+	struct pgr_conn_params conn;
+	const char *dir;
+	const char *slot;
+	const char *compress; /* as given */
+	pgr_lsn endpos;
+	int status_interval_s;
+	int verbose;
+	bool no_loop;
+	bool sync;
+	bool synchronous;
+	bool create_slot;
+	bool drop_slot;
+	bool if_not_exists;
+	bool help;
+	bool version;
+};
+
+struct receive {
+	struct pgr_messages msg;
+	struct options *opt;
+	const struct pgr_sys *sys;
+	struct pgr_stop *stop; /* interrupts connecting and waiting, not a stream */
+	struct pgr_signals *signals;
+	struct pgr_client *client; /* NULL: not connected */
+	struct pgr_system_id id;   /* of the first connection; all later ones must be to the same system */
+	struct pgr_walstore *store;
+	struct pgr_receiver *receiver; /* keeps the position from one connection to the next */
+	uint32_t segment_bytes;
+	mode_t file_mode;
+
+	/* shared with the thread of the signals */
+	pthread_mutex_t lock;
+	bool stopping;
+	bool streaming; /* a stop goes to the receiver, which ends the stream in good order */
+};
+
+/* ---- options ---- */
+
+enum { OPT_CREATE_SLOT = 256, OPT_DROP_SLOT, OPT_IF_NOT_EXISTS, OPT_SYNCHRONOUS, OPT_NO_SYNC, OPT_HELP };
+
+static void usage(const char *progname)
+{
+	printf("%s receives PostgreSQL streaming write-ahead logs.\n\n"
+	       "Usage:\n"
+	       "  %s [OPTION]...\n",
+	       progname, progname);
+	fputs("\nOptions:\n"
+	      "  -D, --directory=DIR    receive write-ahead log files into this directory\n"
+	      "  -E, --endpos=LSN       exit after receiving the specified LSN\n"
+	      "      --if-not-exists    do not error if slot already exists when creating a slot\n"
+	      "  -n, --no-loop          do not loop on connection lost\n"
+	      "      --no-sync          do not wait for changes to be written safely to disk\n"
+	      "  -s, --status-interval=SECS\n"
+	      "                         time between status packets sent to server (default: 10)\n"
+	      "  -S, --slot=SLOTNAME    replication slot to use\n"
+	      "      --synchronous      flush write-ahead log immediately after writing\n"
+	      "  -v, --verbose          output verbose messages\n"
+	      "  -V, --version          output version information, then exit\n"
+	      "  -Z, --compress=METHOD[:DETAIL]\n"
+	      "                         compress as specified (only \"none\" in this version)\n"
+	      "  -?, --help             show this help, then exit\n",
+	      stdout);
+	fputs("\nConnection options:\n"
+	      "  -d, --dbname=CONNSTR   connection string\n"
+	      "  -h, --host=HOSTNAME    database server host or socket directory\n"
+	      "  -p, --port=PORT        database server port number\n"
+	      "  -U, --username=NAME    connect as specified database user\n"
+	      "  -w, --no-password      never prompt for password\n"
+	      "  -W, --password         force password prompt (should happen automatically)\n"
+	      "\nOptional actions:\n"
+	      "      --create-slot      create a new replication slot (for the slot's name see --slot)\n"
+	      "      --drop-slot        drop the replication slot (for the slot's name see --slot)\n",
+	      stdout);
+}
+
+/* Scripts look for the form that PostgreSQL's own program has when they call it by that name. */
+static void version(const char *progname)
+{
+	if (strcmp(progname, "pg_receivewal") == 0)
+		puts("pg_receivewal (PostgreSQL) " PGR_COMPAT_VERSION " (pgr " PGR_VERSION ")");
+	else
+		puts("pgr-receivewal (pgr) " PGR_VERSION " (compatible with pg_receivewal " PGR_COMPAT_VERSION ")");
+}
+
+static int set_option(struct options *o, int c, const char *arg, struct pgr_err *err)
+{
+	switch (c) {
+	case 'D':
+		o->dir = arg;
+		break;
+	case 'E':
+		if (!pgr_lsn_parse(arg, strlen(arg), &o->endpos))
+			return pgr_err_set(err, PGR_E_USAGE, "could not parse end position \"%s\"", arg);
+		break;
+	case 'n':
+		o->no_loop = true;
+		break;
+	case 's':
+		return pgr_option_int(arg, "-s/--status-interval", 0, INT_MAX / 1000, &o->status_interval_s, err);
+	case 'S':
+		o->slot = arg;
+		break;
+	case 'v':
+		o->verbose++;
+		break;
+	case 'V':
+		o->version = true;
+		break;
+	case 'Z':
+		o->compress = arg;
+		break;
+	case OPT_CREATE_SLOT:
+		o->create_slot = true;
+		break;
+	case OPT_DROP_SLOT:
+		o->drop_slot = true;
+		break;
+	case OPT_IF_NOT_EXISTS:
+		o->if_not_exists = true;
+		break;
+	case OPT_SYNCHRONOUS:
+		o->synchronous = true;
+		break;
+	case OPT_NO_SYNC:
+		o->sync = false;
+		break;
+	default: /* OPT_HELP: everything else was handled before */
+		o->help = true;
+		break;
+	}
+	return PGR_OK;
+}
+
+/* getopt_long returns '?' for a mistake, which it has printed, and for -?; only for -? it leaves optopt alone. */
+static bool is_question_mark(int c, int mark)
+{
+	return c == '?' && (optopt == mark || optopt == '?');
+}
+
+/* PGR_MORE: getopt_long has said what is wrong. */
+static int read_options(struct options *o, int argc, char **argv, struct pgr_err *err)
+{
+	static const struct option long_options[] = {
+		{"help", no_argument, NULL, OPT_HELP},
+		{"version", no_argument, NULL, 'V'},
+		{"directory", required_argument, NULL, 'D'},
+		{"dbname", required_argument, NULL, 'd'},
+		{"endpos", required_argument, NULL, 'E'},
+		{"host", required_argument, NULL, 'h'},
+		{"port", required_argument, NULL, 'p'},
+		{"username", required_argument, NULL, 'U'},
+		{"no-loop", no_argument, NULL, 'n'},
+		{"no-password", no_argument, NULL, 'w'},
+		{"password", no_argument, NULL, 'W'},
+		{"status-interval", required_argument, NULL, 's'},
+		{"slot", required_argument, NULL, 'S'},
+		{"verbose", no_argument, NULL, 'v'},
+		{"compress", required_argument, NULL, 'Z'},
+		{"create-slot", no_argument, NULL, OPT_CREATE_SLOT},
+		{"drop-slot", no_argument, NULL, OPT_DROP_SLOT},
+		{"if-not-exists", no_argument, NULL, OPT_IF_NOT_EXISTS},
+		{"synchronous", no_argument, NULL, OPT_SYNCHRONOUS},
+		{"no-sync", no_argument, NULL, OPT_NO_SYNC},
+		{NULL, 0, NULL, 0},
+	};
+	const int mark = 1;
+	int c;
+
+	while (!o->help && !o->version) {
+		optopt = mark;
+		c = getopt_long(argc, argv, PGR_CONN_SHORTOPTS "D:E:ns:S:vVZ:?", long_options, NULL);
+		if (c == -1)
+			break;
+		if (is_question_mark(c, mark))
+			c = OPT_HELP;
+		else if (c == '?')
+			return PGR_MORE;
+		if (pgr_conn_option(&o->conn, c, optarg))
+			continue;
+		if (set_option(o, c, optarg, err) != PGR_OK)
+			return PGR_ERR;
+	}
+	return PGR_OK;
+}
+
+/* What makes no sense together. */
+static int check_options(const struct options *o, int argc, char **argv, struct pgr_err *err)
+{
+	if (optind < argc)
+		return pgr_err_set(err, PGR_E_USAGE, "too many command-line arguments (first is \"%s\")", argv[optind]);
+	if (o->drop_slot && o->create_slot)
+		return pgr_err_set(err, PGR_E_USAGE, "cannot use --create-slot together with --drop-slot");
+	if (o->slot == NULL && (o->drop_slot || o->create_slot))
+		return pgr_err_set(err, PGR_E_USAGE, "%s needs a slot to be specified using --slot",
+				   o->drop_slot ? "--drop-slot" : "--create-slot");
+	if (o->synchronous && !o->sync)
+		return pgr_err_set(err, PGR_E_USAGE, "cannot use --synchronous together with --no-sync");
+	if (o->dir == NULL && !o->drop_slot && !o->create_slot)
+		return pgr_err_set(err, PGR_E_USAGE, "no target directory specified");
+	return PGR_OK;
+}
+
+static int check_compression(const char *arg, struct pgr_err *err)
+{
+	struct pgr_compress_spec spec;
+
+	if (arg == NULL)
+		return PGR_OK;
+	/* pg_receivewal knows no place where to compress: for it this is a part of the method's name. */
+	if (strncmp(arg, "client-", 7) == 0 || strncmp(arg, "server-", 7) == 0)
+		return pgr_err_set(err, PGR_E_USAGE, "unrecognized compression algorithm: \"%.*s\"",
+				   (int)strcspn(arg, ":"), arg);
+	if (pgr_compress_spec_parse(&spec, arg, err) != PGR_OK)
+		return PGR_ERR;
+	if (spec.method == PGR_COMP_ZSTD)
+		return pgr_err_set(err, PGR_E_USAGE, "compression with ZSTD is not yet supported");
+	if (spec.method != PGR_COMP_NONE)
+		return pgr_err_set(err, PGR_E_USAGE, "compression with %s is not supported yet by this version",
+				   pgr_compression_name(spec.method));
+	return PGR_OK;
+}
+
+/* ---- signals ---- */
+
+static void on_signal(void *arg, int signo)
+{
+	struct receive *r = arg;
+	struct pgr_err why;
+
+	pgr_err_set(&why, PGR_E_STOPPED, "received signal %d", signo);
+	pthread_mutex_lock(&r->lock);
+	r->stopping = true;
+	if (r->streaming)
+		pgr_receiver_stop_now(r->receiver);
+	else
+		pgr_stop_post(r->stop, &why);
+	pthread_mutex_unlock(&r->lock);
+}
+
+static bool is_stopping(struct receive *r)
+{
+	bool stopping;
+
+	pthread_mutex_lock(&r->lock);
+	stopping = r->stopping;
+	pthread_mutex_unlock(&r->lock);
+	return stopping;
+}
+
+/* From here on (or no longer) a signal stops the stream.  False: one has come already. */
+static bool set_streaming(struct receive *r, bool streaming)
+{
+	bool go;
+
+	pthread_mutex_lock(&r->lock);
+	go = !r->stopping;
+	r->streaming = streaming && go;
+	pthread_mutex_unlock(&r->lock);
+	return go;
+}
+
+/* ---- the connection ---- */
+
+static void on_notice(void *arg, const char *text)
+{
+	struct receive *r = arg;
+
+	pgr_say_notice(&r->msg, text);
+}
+
+static int connect_client(struct receive *r, struct pgr_system_id *id, struct pgr_err *err)
+{
+	struct pgr_transport *t;
+
+	if (pgr_transport_open(&t, r->sys, r->stop, &r->opt->conn, PGR_CONN_PHYSICAL, err) != PGR_OK)
+		return PGR_ERR;
+	if (pgr_client_new(&r->client, t, r->sys, on_notice, r, err) != PGR_OK)
+		return PGR_ERR;
+	return pgr_client_identify(r->client, id, err);
+}
+
+static void disconnect(struct receive *r)
+{
+	pgr_client_free(r->client);
+	r->client = NULL;
+}
+
+static int first_connection(struct receive *r, struct pgr_err *err)
+{
+	bool group_access;
+
+	if (connect_client(r, &r->id, err) != PGR_OK)
+		return PGR_ERR;
+	if (r->id.dbname[0] != '\0')
+		return pgr_err_set(err, PGR_E_USAGE,
+				   "replication connection using slot \"%s\" is unexpectedly database specific",
+				   r->opt->slot != NULL ? r->opt->slot : "");
+	if (pgr_client_group_access(r->client, &group_access, err) != PGR_OK)
+		return PGR_ERR;
+	r->file_mode = group_access ? 0640 : 0600;
+	umask(group_access ? 0027 : 0077);
+	return PGR_OK;
+}
+
+/* As CheckServerVersionForStreaming in receivelog.c. */
+static int check_version(int server_version, struct pgr_err *err)
+{
+	char text[16];
+
+	pgr_version_format(text, server_version);
+	if (!pgr_cap_has(server_version, PGR_CAP_TIMELINE_HISTORY))
+		return pgr_err_set(err, PGR_E_USAGE,
+				   "incompatible server version %s; client does not support streaming from server "
+				   "versions older than %s",
+				   text, pgr_cap_since(PGR_CAP_TIMELINE_HISTORY));
+	if (server_version / 10000 > PGR_SERVER_MAX_MAJOR)
+		return pgr_err_set(err, PGR_E_USAGE,
+				   "incompatible server version %s; client does not support streaming from server "
+				   "versions newer than %s",
+				   text, PGR_COMPAT_VERSION);
+	return PGR_OK;
+}
+
+/* The same host name may lead to another server by now: a copy of its own, or one that was set up anew. */
+static int reconnect(struct receive *r, struct pgr_err *err)
+{
+	struct pgr_system_id id;
+	uint32_t segment_bytes;
+
+	if (connect_client(r, &id, err) != PGR_OK)
+		return PGR_ERR;
+	if (strcmp(id.system_identifier, r->id.system_identifier) != 0) {
+		pgr_err_set(err, PGR_E_USAGE,
+			    "the server's system identifier is %s now, the WAL received so far is of system %s",
+			    id.system_identifier, r->id.system_identifier);
+		return pgr_err_hint(err, "Receive the WAL of another cluster into a directory of its own.");
+	}
+	if (check_version(pgr_client_version(r->client), err) != PGR_OK ||
+	    pgr_client_wal_segment_size(r->client, &segment_bytes, err) != PGR_OK)
+		return PGR_ERR;
+	if (segment_bytes != r->segment_bytes)
+		return pgr_err_set(err, PGR_E_USAGE, "the server's WAL segment size changed from %u to %u bytes",
+				   r->segment_bytes, segment_bytes);
+	r->id = id;
+	return PGR_OK;
+}
+
+/* ---- where to start ---- */
+
+static void on_line(void *arg, int level, const char *line)
+{
+	struct receive *r = arg;
+
+	if (level > 0)
+		pgr_say_warning(&r->msg, "%s", line);
+	else
+		pgr_say_verbose(&r->msg, "%s", line);
+}
+
+static void on_scan_warning(void *arg, const char *line)
+{
+	on_line(arg, 1, line);
+}
+
+static void tell_gap(struct receive *r, const struct pgr_walscan_gap *gap)
+{
+	char first[PGR_WALNAME_LEN + 1], last[PGR_WALNAME_LEN + 1];
+
+	pgr_walname_format(first, gap->tli, gap->first, r->segment_bytes);
+	pgr_walname_format(last, gap->tli, gap->last, r->segment_bytes);
+	if (gap->first == gap->last)
+		pgr_say_warning(&r->msg, "WAL segment %s is missing in \"%s\"", first, r->opt->dir);
+	else
+		pgr_say_warning(&r->msg, "WAL segments %s to %s are missing in \"%s\"", first, last, r->opt->dir);
+}
+
+static void tell_gaps(struct receive *r, const struct pgr_walscan *scan)
+{
+	size_t n = scan->ngaps < PGR_WALSCAN_MAX_GAPS ? scan->ngaps : PGR_WALSCAN_MAX_GAPS;
+
+	for (size_t i = 0; i < n; i++)
+		tell_gap(r, &scan->gaps[i]);
+	if (scan->ngaps > n)
+		pgr_say_warning(&r->msg, "%zu more gaps in the WAL segments in \"%s\"", scan->ngaps - n, r->opt->dir);
+}
+
+/* What the directory says, else the slot, else the server's present position. */
+static int find_start(struct receive *r, int dirfd, pgr_lsn *start, pgr_tli *tli, struct pgr_err *err)
+{
+	struct pgr_walscan scan;
+
+	if (pgr_walscan(r->sys, dirfd, r->opt->dir, r->segment_bytes, on_scan_warning, r, &scan, err) != PGR_OK)
+		return PGR_ERR;
+	tell_gaps(r, &scan);
+	if (scan.found) {
+		*start = scan.start;
+		*tli = scan.tli;
+		return PGR_OK;
+	}
+	*start = PGR_LSN_INVALID;
+	if (r->opt->slot != NULL && pgr_cap_has(pgr_client_version(r->client), PGR_CAP_READ_SLOT) &&
+	    pgr_client_read_slot(r->client, r->opt->slot, start, tli, err) != PGR_OK)
+		return PGR_ERR;
+	if (*start == PGR_LSN_INVALID) {
+		*start = r->id.flush;
+		*tli = r->id.tli;
+	}
+	*start = pgr_lsn_segstart(*start, r->segment_bytes);
+	return PGR_OK;
+}
+
+static int make_receiver(struct receive *r, pgr_lsn start, pgr_tli tli, struct pgr_err *err)
+{
+	const struct options *o = r->opt;
+	struct pgr_receiver_opts opts = {
+		.slot = o->slot,
+		.system_id = r->id.system_identifier,
+		.start = start,
+		.tli = tli,
+		.segment_bytes = r->segment_bytes,
+		.status_interval_ms = (int64_t)o->status_interval_s * 1000,
+		.synchronous = o->synchronous,
+		/* without a slot or --synchronous a standby that nobody counts on must not count as one */
+		.report_flush = o->slot != NULL || o->synchronous,
+		.stop_at = o->endpos,
+		.stop_at_strict = true,
+		.log = on_line,
+		.log_arg = r,
+	};
+
+	return pgr_receiver_new(&r->receiver, r->sys, r->store, &opts, err);
+}
+
+/* Once: later connections go on where the receiver stands. */
+static int prepare_receiver(struct receive *r, struct pgr_err *err)
+{
+	struct pgr_walstore_opts opts = {
+		.dir = r->opt->dir,
+		.segment_bytes = r->segment_bytes,
+		.file_mode = r->file_mode,
+		.sync = r->opt->sync,
+		.partial_suffix = true,
+	};
+	pgr_lsn start = PGR_LSN_INVALID;
+	pgr_tli tli = 0;
+	int dirfd;
+
+	if (r->receiver != NULL)
+		return PGR_OK;
+	if (pgr_fs_open_dir(r->sys, r->opt->dir, &dirfd, err) != PGR_OK)
+		return PGR_ERR;
+	if (find_start(r, dirfd, &start, &tli, err) != PGR_OK) {
+		r->sys->close(r->sys, dirfd);
+		return PGR_ERR;
+	}
+	if (pgr_walstore_new(&r->store, r->sys, dirfd, &opts, err) != PGR_OK)
+		return PGR_ERR;
+	if (make_receiver(r, start, tli, err) != PGR_OK) {
+		pgr_walstore_free(r->store);
+		r->store = NULL;
+		return PGR_ERR;
+	}
+	return PGR_OK;
+}
+
+/* ---- streaming, again and again ---- */
+
+static int stream_once(struct receive *r, enum pgr_receiver_end *how, int64_t *lived_ms, struct pgr_err *err)
+{
+	int64_t began;
+	int rc;
+
+	*lived_ms = 0;
+	if (r->client == NULL && reconnect(r, err) != PGR_OK)
+		return PGR_ERR;
+	if (prepare_receiver(r, err) != PGR_OK)
+		return PGR_ERR;
+	if (!set_streaming(r, true))
+		return pgr_err_set(err, PGR_E_STOPPED, "stopped");
+	began = r->sys->mono_ms(r->sys);
+	rc = pgr_receiver_run(r->receiver, r->client, how, err);
+	*lived_ms = r->sys->mono_ms(r->sys) - began;
+	set_streaming(r, false);
+	return rc;
+}
+
+/* Whether a later attempt may succeed without anybody doing something about this machine or this command line. */
+static bool may_mend(const struct pgr_err *err)
+{
+	return err->cls == PGR_E_CONNECT || err->cls == PGR_E_NETWORK || err->cls == PGR_E_SERVER;
+}
+
+static void tell_failure(struct receive *r, struct pgr_err *err)
+{
+	if (err->cls == PGR_E_STOPPED)
+		return;
+	if (err->hint[0] == '\0' && strcmp(err->sqlstate, "58P01") == 0) /* undefined_file */
+		pgr_err_hint(err,
+			     "The server no longer has this WAL.  Unless it comes back there, a new base backup and "
+			     "an empty directory are needed; with --slot a server keeps what was not received yet.");
+	pgr_say_error(&r->msg, err);
+}
+
+/* 1 s, 2 s, 4 s ... 30 s, each a quarter more or less, so that many receivers do not come back in step. */
+static int backoff_ms(unsigned failures)
+{
+	int base = BACKOFF_MAX_MS;
+	uint16_t dice = 0;
+
+	if (failures < 5)
+		base = BACKOFF_FIRST_MS << failures;
+	if (getrandom(&dice, sizeof(dice), GRND_NONBLOCK) != (ssize_t)sizeof(dice))
+		dice = UINT16_MAX / 2;
+	return base - base / 4 + (int)((int64_t)base * dice / (2 * UINT16_MAX));
+}
+
+/* Ends early when the stop latch is set. */
+static void wait_ms(struct receive *r, int ms)
+{
+	int64_t until = r->sys->mono_ms(r->sys) + ms;
+	struct pollfd fd = {.fd = pgr_stop_fd(r->stop), .events = POLLIN};
+
+	for (int64_t left = ms; left > 0 && !pgr_stop_is_set(r->stop); left = until - r->sys->mono_ms(r->sys))
+		if (r->sys->poll(r->sys, &fd, 1, (int)left) < 0 && errno != EINTR)
+			return;
+}
+
+/* Whether to go on after an attempt that ended without having been asked to. */
+static bool try_again(struct receive *r, int64_t lived_ms, unsigned *failures)
+{
+	int ms;
+
+	if (r->opt->no_loop) {
+		pgr_say_errorf(&r->msg, "disconnected");
+		return false;
+	}
+	if (lived_ms >= BACKOFF_STABLE_MS)
+		*failures = 0;
+	ms = backoff_ms(*failures);
+	*failures += *failures < 5;
+	pgr_say_info(&r->msg, "disconnected; waiting %d seconds to try again", (ms + 999) / 1000);
+	wait_ms(r, ms);
+	return true;
+}
+
+static int receive_wal(struct receive *r)
+{
+	enum pgr_receiver_end how;
+	struct pgr_err err;
+	int64_t lived_ms;
+	unsigned failures = 0;
+
+	for (;;) {
+		int rc = stream_once(r, &how, &lived_ms, &err);
+
+		disconnect(r);
+		if (rc != PGR_OK)
+			tell_failure(r, &err);
+		if (rc != PGR_OK && err.cls != PGR_E_STOPPED && !may_mend(&err))
+			return 1;
+		if (rc == PGR_OK && how == PGR_RECV_STOPPED && !is_stopping(r))
+			return 0; /* --endpos */
+		if (is_stopping(r) || !try_again(r, lived_ms, &failures))
+			break;
+	}
+	if (!is_stopping(r))
+		return 1;
+	pgr_say_verbose(&r->msg, "received interrupt signal, exiting");
+	return 0;
+}
+
+/* ---- the program ---- */
+
+static int create_or_drop_slot(struct receive *r, struct pgr_err *err)
+{
+	const struct options *o = r->opt;
+
+	if (o->drop_slot) {
+		pgr_say_verbose(&r->msg, "dropping replication slot \"%s\"", o->slot);
+		return pgr_client_drop_slot(r->client, o->slot, err);
+	}
+	pgr_say_verbose(&r->msg, "creating replication slot \"%s\"", o->slot);
+	return pgr_client_create_slot(r->client, o->slot, false, false, o->if_not_exists, err);
+}
+
+/* Everything that must succeed once; later failures are retried. */
+static int begin(struct receive *r, struct pgr_err *err)
+{
+	if (first_connection(r, err) != PGR_OK)
+		return PGR_ERR;
+	if (r->opt->drop_slot || r->opt->create_slot)
+		return create_or_drop_slot(r, err);
+	if (check_version(pgr_client_version(r->client), err) != PGR_OK)
+		return PGR_ERR;
+	return pgr_client_wal_segment_size(r->client, &r->segment_bytes, err);
+}
+
+static int run(struct receive *r)
+{
+	bool action = r->opt->drop_slot || r->opt->create_slot;
+	struct pgr_err err;
+	int rc = begin(r, &err);
+
+	if (rc != PGR_OK && is_stopping(r) && err.cls == PGR_E_STOPPED) {
+		if (action) /* it may not have been done: no exit code 0 */
+			pgr_signals_die(pgr_signals_seen(r->signals));
+		pgr_say_verbose(&r->msg, "received interrupt signal, exiting");
+		return 0;
+	}
+	if (rc != PGR_OK) {
+		pgr_say_error(&r->msg, &err);
+		return 1;
+	}
+	return action ? 0 : receive_wal(r);
+}
+
+static int start_signals(struct receive *r, struct pgr_err *err)
+{
+	struct sigaction dfl = {.sa_handler = SIG_DFL};
+	sigset_t set;
+
+	/* Scripts start this program with '&' and stop it with kill -INT: pg_receivewal obeys although such a shell
+	 * has had SIGINT ignored. */
+	sigaction(SIGINT, &dfl, NULL);
+	sigemptyset(&set);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGTERM);
+	return pgr_signals_start(&r->signals, &set, on_signal, r, err);
+}
+
+static int check_directory(const struct receive *r, struct pgr_err *err)
+{
+	int fd;
+
+	if (r->opt->drop_slot || r->opt->create_slot)
+		return PGR_OK;
+	if (pgr_fs_open_dir(r->sys, r->opt->dir, &fd, err) != PGR_OK)
+		return PGR_ERR;
+	if (r->sys->close(r->sys, fd) != 0)
+		return pgr_err_sys(err, errno, "could not close directory \"%s\"", r->opt->dir);
+	return PGR_OK;
+}
+
+static int setup_and_run(struct receive *r)
+{
+	struct pgr_err err;
+	int code = 1;
+
+	if (check_directory(r, &err) != PGR_OK || pgr_stop_new(&r->stop, &err) != PGR_OK) {
+		pgr_say_error(&r->msg, &err);
+		return 1;
+	}
+	r->opt->conn.ask_password = pgr_prompt_password;
+	r->opt->conn.ask_arg = r->stop;
+	pthread_mutex_init(&r->lock, NULL);
+	if (start_signals(r, &err) == PGR_OK)
+		code = run(r);
+	else
+		pgr_say_error(&r->msg, &err);
+	disconnect(r);
+	pgr_signals_stop(r->signals);
+	pgr_receiver_free(r->receiver);
+	pgr_walstore_free(r->store);
+	pthread_mutex_destroy(&r->lock);
+	pgr_stop_free(r->stop);
+	return code;
+}
+
+/* The exit code, or -1: go on. */
+static int handle_options(struct receive *r, int argc, char **argv)
+{
+	struct options *o = r->opt;
+	struct pgr_err err;
+	int rc = read_options(o, argc, argv, &err);
+
+	if (rc == PGR_ERR) {
+		pgr_say_error(&r->msg, &err);
+		return 1;
+	}
+	if (rc == PGR_OK && (o->help || o->version)) {
+		if (o->help)
+			usage(r->msg.progname);
+		else
+			version(r->msg.progname);
+		return fflush(stdout) == 0 ? 0 : 1;
+	}
+	if (rc == PGR_OK && check_options(o, argc, argv, &err) != PGR_OK) {
+		pgr_say_error(&r->msg, &err);
+		rc = PGR_MORE;
+	}
+	if (rc == PGR_MORE) {
+		pgr_say_hint(&r->msg, "Try \"%s --help\" for more information.", r->msg.progname);
+		return 1;
+	}
+	if (check_compression(o->compress, &err) != PGR_OK) {
+		pgr_say_error(&r->msg, &err);
+		return 1;
+	}
+	return -1;
+}
+
+int main(int argc, char **argv)
+{
+	struct options opt = {.status_interval_s = 10, .sync = true};
+	struct receive r = {.opt = &opt, .sys = pgr_sys_real()};
+	int code;
+
+	pgr_messages_init(&r.msg, argv[0]);
+	opt.conn.progname = r.msg.progname;
+	code = handle_options(&r, argc, argv);
+	if (code < 0) {
+		r.msg.verbose = opt.verbose;
+		code = setup_and_run(&r);
+	}
+	pgr_conn_params_fini(&opt.conn);
+	return code;
+}
