@@ -24,8 +24,9 @@ bool pgr_path_is_safe(const char *path);
 
 /*
  * Opens the directory that holds the last component of `path` (see pgr_path_is_safe) below `root`,
- * one component after the other with O_NOFOLLOW.  *dirfd is the caller's to close, also when it is a
- * duplicate of `root`; *leaf points into `path`.  Missing directories are an error (ENOENT).
+ * one component after the other with O_NOFOLLOW.  *dirfd is the caller's to close, also when it stands for
+ * `root` itself; *leaf points into `path`.  Missing directories are an error (ENOENT).  A path that is not safe, or
+ * ends in a slash (a leaf "link/" would be followed), is PGR_E_DATA.
  */
 int pgr_fs_open_parent(const struct pgr_sys *sys, int root, const char *path, int *dirfd, const char **leaf,
 		       struct pgr_err *err) PGR_MUST_USE;
@@ -38,7 +39,8 @@ int pgr_fs_write_all(const struct pgr_sys *sys, int fd, const void *buf, size_t 
 
 /*
  * Writes a whole file durably: `name`.tmp-suffix below dirfd with `mode`, fsync, close, rename, fsync of dirfd
- * (the syncs only when `sync`).  On failure the temporary file is gone and an old `name` is as it was.
+ * (the syncs only when `sync`).  On failure the temporary file is gone and an old `name` is as it was; only when the
+ * last step, the fsync of the directory, fails is the new one in its place already.  `mode` is subject to the umask.
  * `tmp_suffix` e.g. ".tmp".  `where` is the directory's name for messages.
  */
 int pgr_fs_write_file(const struct pgr_sys *sys, int dirfd, const char *where, const char *name, const char *tmp_suffix,

@@ -40,7 +40,8 @@ int pgr_stop_fd(const struct pgr_stop *stop);
 /*
  * Registers a waker that the post calls once, in the posting thread, after the latch is set
  * (immediately, when it is set already).  `fn` must only take the waiter's own mutex and
- * broadcast.  The caller keeps *w alive until pgr_stop_unwatch has returned.
+ * broadcast.  The caller keeps *w alive until pgr_stop_unwatch has returned; then the call, if there is one, is over.
+ * Neither watch nor unwatch may be called while the mutex that `fn` takes is held.
  */
 struct pgr_waker {
 	void (*fn)(void *arg);
