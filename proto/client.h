@@ -40,17 +40,24 @@ struct pgr_transport *pgr_client_transport(struct pgr_client *c); /* still owned
 enum pgr_session_state pgr_client_state(const struct pgr_client *c);
 
 /* A descriptor (-1: none) whose readability ends a wait of pgr_client_next with PGR_EV_WAKE; the caller reads it empty.
- */
-void pgr_client_set_wake(struct pgr_client *c, int fd);
+ * Returns the one before. */
+int pgr_client_set_wake(struct pgr_client *c, int fd);
 
-/* Sends a command (a span of text).  Its results are read with pgr_client_next. */
+/* The deadline that is `ms` from now. */
+int64_t pgr_client_deadline(const struct pgr_client *c, int64_t ms);
+
+/*
+ * Sends a command (a span of text).  Its results are read with pgr_client_next.  What goes wrong on the socket is told
+ * by the calls that read, since the server may have said why it closed.
+ */
 int pgr_client_send(struct pgr_client *c, const struct pgr_buf *text, struct pgr_err *err) PGR_MUST_USE;
 
 /*
  * The next event.  Waits for it, at most until `deadline` (PGR_NO_DEADLINE: for ever).  Output that is still queued is
  * sent meanwhile. PGR_EV_NOTICE goes to the notice function, PGR_EV_PARAM is remembered; neither is reported.  An
  * ErrorResponse is reported as PGR_EV_ERROR.  PGR_ERR: PGR_E_NETWORK, PGR_E_PROTOCOL, PGR_E_STOPPED. Views in the event
- * live until the next call.
+ * live until the next call.  While events keep coming, the deadline, the wake descriptor and the stop latch are looked
+ * at now and then, not before each event.
  */
 int pgr_client_next(struct pgr_client *c, int64_t deadline, struct pgr_event *ev, struct pgr_err *err) PGR_MUST_USE;
 
@@ -58,7 +65,10 @@ int pgr_client_next(struct pgr_client *c, int64_t deadline, struct pgr_event *ev
  * PGR_E_NETWORK. */
 int pgr_client_expect(struct pgr_client *c, int64_t deadline, struct pgr_event *ev, struct pgr_err *err) PGR_MUST_USE;
 
-/* Reads up to ReadyForQuery, throwing results away; the first ErrorResponse is returned as PGR_ERR. */
+/*
+ * Reads up to ReadyForQuery, throwing results away; the first ErrorResponse is returned as PGR_ERR.  PGR_OK at once
+ * when no command is under way.  The wake descriptor is not looked at.
+ */
 int pgr_client_until_ready(struct pgr_client *c, int64_t deadline, struct pgr_err *err) PGR_MUST_USE;
 
 /*
@@ -73,11 +83,17 @@ int pgr_client_copy_take(struct pgr_client *c, void *dst, size_t cap, int64_t de
 /* Bytes of the present CopyData body that were neither reported nor taken. */
 uint32_t pgr_client_copy_left(const struct pgr_client *c);
 
-/* Queue a CopyData or CopyDone and try to send; what the socket does not take is sent by later calls. */
+/*
+ * Queue a CopyData or CopyDone and try to send; what the socket does not take is sent by later calls.  As with
+ * pgr_client_send, a broken socket is told by the calls that read, and by pgr_client_flush.
+ */
 int pgr_client_copy_send(struct pgr_client *c, struct pgr_span body, struct pgr_err *err) PGR_MUST_USE;
 int pgr_client_copy_done(struct pgr_client *c, struct pgr_err *err) PGR_MUST_USE;
 
-/* Waits until everything queued was handed to the socket. */
+/*
+ * Waits until everything queued was handed to the socket; what the server sends meanwhile is kept for pgr_client_next.
+ * When the connection breaks, the server's last ErrorResponse is returned (PGR_E_SERVER) if it sent one.
+ */
 int pgr_client_flush(struct pgr_client *c, int64_t deadline, struct pgr_err *err) PGR_MUST_USE;
 
 /* The value of a ParameterStatus that the server sent after the take-over; NULL. */
