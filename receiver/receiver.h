@@ -39,6 +39,8 @@ struct pgr_receiver_opts {
 	pgr_lsn stop_at;	    /* end when everything before this position is durable; 0: run on */
 	bool stop_at_strict; /* stop only once a byte beyond stop_at was received or the server said that its WAL ends
 				there (keepalive with wal_end >= stop_at) */
+	bool wait_for_space; /* when a new segment finds the disk full: wait for space, with the connection kept alive,
+				instead of failing */
 	void (*log)(void *arg, int level, const char *line); /* level 0: -v messages, 1: warnings; NULL: none */
 	void *log_arg;
 };

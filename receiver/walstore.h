@@ -72,6 +72,10 @@ int pgr_walstore_put_history(struct pgr_walstore *s, pgr_tli tli, const char *co
 /* Whether <tli>.history is there. */
 int pgr_walstore_has_history(struct pgr_walstore *s, pgr_tli tli, bool *has, struct pgr_err *err) PGR_MUST_USE;
 
+/* Whether a failed write or sync has made the store refuse everything.  A segment that could not be allocated (a full
+ * disk) does not: the same write may be tried again, from the written position on. */
+bool pgr_walstore_is_failed(const struct pgr_walstore *s);
+
 pgr_lsn pgr_walstore_written(const struct pgr_walstore *s);
 pgr_lsn pgr_walstore_synced(const struct pgr_walstore *s);
 
