@@ -12,22 +12,12 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "backup/tblspc_map.h"
 #include "common/err.h"
 
 struct pgr_bb_tablespace;
 struct pgr_sys;
 struct pgr_layout;
-
-/* One -T OLD=NEW: both canonical absolute paths. */
-struct pgr_tblspc_map {
-	char *old_dir;
-	char *new_dir;
-	struct pgr_tblspc_map *next;
-};
-
-/* Parses the argument of -T and appends it to *list.  Messages are pg_basebackup's (PGR_E_USAGE). */
-int pgr_tblspc_map_add(struct pgr_tblspc_map **list, const char *arg, struct pgr_err *err) PGR_MUST_USE;
-void pgr_tblspc_map_free(struct pgr_tblspc_map *list);
 
 struct pgr_layout_opts {
 	const char *data_dir; /* as the user gave it, canonicalised */
@@ -53,22 +43,25 @@ void pgr_layout_free(struct pgr_layout *l);
 int pgr_layout_prepare(struct pgr_layout *l, struct pgr_err *err) PGR_MUST_USE;
 
 /*
- * Makes or checks the directories of the tablespaces (mapped or not), before anything is copied into them.  Locations
- * of the server are checked: absolute and canonical, or exactly pg_tblspc/<oid>; no two tablespaces, nor data_dir, in
- * one directory.
+ * Makes or checks the directories of the tablespaces (mapped or not), before anything is copied into them.  Once, after
+ * pgr_layout_prepare.  What can be refused is refused before the first directory is made.
+ *
+ * A location that no mapping names must be absolute without "..", and not lead into the data or the WAL directory, or
+ * be exactly pg_tblspc/<oid> (PGR_E_DATA).  Two tablespaces, or one and the data or the WAL directory, in one directory
+ * are PGR_E_USAGE.
  */
 int pgr_layout_prepare_tablespaces(struct pgr_layout *l, const struct pgr_bb_tablespace *list, size_t n,
 				   struct pgr_err *err) PGR_MUST_USE;
 
 /* The open directory (stays the layout's) that archive members of a tablespace (oid 0: the data directory) are relative
- * to. */
+ * to.  -1 for an unknown tablespace. */
 int pgr_layout_root(const struct pgr_layout *l, uint32_t oid);
 
 /* The open pg_wal (stays the layout's): the directory itself or what the link points to; created on first use with
- * archive_status (and summaries). */
+ * archive_status (and summaries).  Not from two threads at once. */
 int pgr_layout_wal_root(struct pgr_layout *l, int *fd, struct pgr_err *err) PGR_MUST_USE;
 
-/* Where the link pg_tblspc/<oid> must point to; NULL for an unknown or in-place tablespace. */
+/* The directory of a tablespace: where the link pg_tblspc/<oid> must point to; NULL for an unknown or in-place one. */
 const char *pgr_layout_tablespace_target(const struct pgr_layout *l, uint32_t oid);
 
 /* The same, found by the location that the server has. */
