@@ -51,8 +51,10 @@ BACKUP_SRC = \
 	backup/inflate.c \
 	backup/layout.c \
 	backup/recovery_conf.c \
+	backup/root.c \
 	backup/source.c \
 	backup/tar.c \
+	backup/tblspc_map.c \
 	backup/wal_stream.c
 
 TOOLS_SRC = \

@@ -68,13 +68,13 @@ static void receiver_log(void *arg, int level, const char *line)
 		w->warning(w->arg, line);
 }
 
-static void say(struct pgr_wal_stream *w, const char *fmt, const char *name)
+static void say_created(struct pgr_wal_stream *w, const char *what)
 {
 	char line[256];
 
 	if (w->info == NULL)
 		return;
-	snprintf(line, sizeof(line), fmt, name);
+	snprintf(line, sizeof(line), "created %s \"%s\"", what, w->slot);
 	w->info(w->arg, line);
 }
 
@@ -185,7 +185,7 @@ static int make_slot(struct pgr_wal_stream *w, const struct pgr_wal_stream_opts 
 		if (pgr_client_create_slot(w->client, w->slot, false, true, false, err) != PGR_OK)
 			return PGR_ERR;
 		w->made_slot = true;
-		say(w, "created replication slot \"%s\"", w->slot);
+		say_created(w, "replication slot");
 		return PGR_OK;
 	}
 	if (!opts->temporary_slot || !pgr_cap_has(version, PGR_CAP_TEMP_SLOTS))
@@ -196,7 +196,7 @@ static int make_slot(struct pgr_wal_stream *w, const struct pgr_wal_stream_opts 
 		return pgr_err_nomem(err);
 	if (pgr_client_create_slot(w->client, w->slot, true, true, false, err) != PGR_OK)
 		return PGR_ERR;
-	say(w, "created temporary replication slot \"%s\"", w->slot);
+	say_created(w, "temporary replication slot");
 	return PGR_OK;
 }
 
