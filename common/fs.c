@@ -409,6 +409,8 @@ static int make_dir(const struct pgr_sys *sys, const char *path, mode_t mode, bo
 		if (S_ISDIR(st.st_mode))
 			return PGR_OK;
 		e = ENOTDIR;
+	} else if (e == EEXIST && errno != ENOENT) {
+		e = errno; /* says more than that something is there, unless that is a dangling link */
 	}
 	return pgr_err_sys(err, e, "could not create directory \"%s\"", path);
 }
