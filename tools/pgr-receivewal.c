@@ -6,7 +6,9 @@
  * attempts grow and can be interrupted, and errors that waiting cannot mend end the program.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
+#include <inttypes.h>
 #include <limits.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -168,10 +170,13 @@ static int set_option(struct options *o, int c, const char *arg, struct pgr_err 
 	return PGR_OK;
 }
 
-/* getopt_long returns '?' for a mistake, which it has printed, and for -?; only for -? it leaves optopt alone. */
-static bool is_question_mark(int c, int mark)
+/* getopt_long returns '?' for mistakes, so it cannot be asked about this option. */
+static bool has_question_mark(int argc, char **argv)
 {
-	return c == '?' && (optopt == mark || optopt == '?');
+	for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++)
+		if (strcmp(argv[i], "-?") == 0)
+			return true;
+	return false;
 }
 
 /* PGR_MORE: getopt_long has said what is wrong. */
@@ -200,17 +205,14 @@ static int read_options(struct options *o, int argc, char **argv, struct pgr_err
 		{"no-sync", no_argument, NULL, OPT_NO_SYNC},
 		{NULL, 0, NULL, 0},
 	};
-	const int mark = 1;
 	int c;
 
+	o->help = has_question_mark(argc, argv);
 	while (!o->help && !o->version) {
-		optopt = mark;
-		c = getopt_long(argc, argv, PGR_CONN_SHORTOPTS "D:E:ns:S:vVZ:?", long_options, NULL);
+		c = getopt_long(argc, argv, PGR_CONN_SHORTOPTS "D:E:ns:S:vVZ:", long_options, NULL);
 		if (c == -1)
 			break;
-		if (is_question_mark(c, mark))
-			c = OPT_HELP;
-		else if (c == '?')
+		if (c == '?')
 			return PGR_MORE;
 		if (pgr_conn_option(&o->conn, c, optarg))
 			continue;
@@ -421,6 +423,62 @@ static void tell_gaps(struct receive *r, const struct pgr_walscan *scan)
 		pgr_say_warning(&r->msg, "%zu more gaps in the WAL segments in \"%s\"", scan->ngaps - n, r->opt->dir);
 }
 
+/* What the first page of a segment begins with: XLogLongPageHeaderData, src/include/access/xlog_internal.h. */
+struct long_page_header {
+	uint16_t magic;
+	uint16_t info;
+	uint32_t tli;
+	uint64_t pageaddr;
+	uint32_t rem_len;
+	uint32_t padding;
+	uint64_t sysid;
+};
+#define XLP_LONG_HEADER 0x0002
+
+/* False: the file cannot be read, nothing was received into it, or it is of a machine with another byte order. */
+static bool read_system_id(const struct receive *r, int dirfd, const char *name, pgr_lsn start, uint64_t *sysid)
+{
+	struct long_page_header h;
+	int fd = r->sys->openat(r->sys, dirfd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0);
+	ssize_t n;
+
+	if (fd < 0)
+		return false;
+	n = r->sys->pread(r->sys, fd, &h, sizeof(h), 0);
+	r->sys->close(r->sys, fd);
+	if (n != (ssize_t)sizeof(h) || h.pageaddr != start || (h.info & XLP_LONG_HEADER) == 0)
+		return false;
+	*sysid = h.sysid;
+	return true;
+}
+
+/*
+ * WAL of one cluster behind WAL of another would make an archive that looks whole and is of no use.  The newest segment
+ * says whose it is.
+ */
+static int check_owner(const struct receive *r, int dirfd, const struct pgr_walscan *scan, struct pgr_err *err)
+{
+	char name[PGR_WALNAME_LEN + sizeof(".partial")];
+	pgr_segno seg = pgr_lsn_segno(scan->start, r->segment_bytes);
+	uint64_t sysid;
+	char text[24];
+
+	pgr_walname_format(name, scan->tli, seg, r->segment_bytes);
+	strcat(name, ".partial");
+	if (!read_system_id(r, dirfd, name, scan->start, &sysid)) {
+		pgr_walname_format(name, scan->tli, seg - 1, r->segment_bytes);
+		if (seg == 0 || !read_system_id(r, dirfd, name, scan->start - r->segment_bytes, &sysid))
+			return PGR_OK;
+	}
+	snprintf(text, sizeof(text), "%" PRIu64, sysid);
+	if (strcmp(text, r->id.system_identifier) == 0)
+		return PGR_OK;
+	pgr_err_set(err, PGR_E_USAGE,
+		    "WAL segment \"%s\" in \"%s\" is of the system %s, the server's system identifier is %s", name,
+		    r->opt->dir, text, r->id.system_identifier);
+	return pgr_err_hint(err, "Receive the WAL of another cluster into a directory of its own.");
+}
+
 /* What the directory says, else the slot, else the server's present position. */
 static int find_start(struct receive *r, int dirfd, pgr_lsn *start, pgr_tli *tli, struct pgr_err *err)
 {
@@ -432,7 +490,7 @@ static int find_start(struct receive *r, int dirfd, pgr_lsn *start, pgr_tli *tli
 	if (scan.found) {
 		*start = scan.start;
 		*tli = scan.tli;
-		return PGR_OK;
+		return check_owner(r, dirfd, &scan, err);
 	}
 	*start = PGR_LSN_INVALID;
 	if (r->opt->slot != NULL && pgr_cap_has(pgr_client_version(r->client), PGR_CAP_READ_SLOT) &&
@@ -461,6 +519,7 @@ static int make_receiver(struct receive *r, pgr_lsn start, pgr_tli tli, struct p
 		.report_flush = o->slot != NULL || o->synchronous,
 		.stop_at = o->endpos,
 		.stop_at_strict = true,
+		.wait_for_space = true,
 		.log = on_line,
 		.log_arg = r,
 	};
@@ -502,6 +561,19 @@ static int prepare_receiver(struct receive *r, struct pgr_err *err)
 
 /* ---- streaming, again and again ---- */
 
+/*
+ * After a promotion the name may lead to a server that has not followed yet: one that cannot be used now, but perhaps
+ * later.
+ */
+static int check_timeline(struct receive *r, struct pgr_err *err)
+{
+	pgr_tli tli = pgr_receiver_tli(r->receiver);
+
+	if (tli <= r->id.tli)
+		return PGR_OK;
+	return pgr_err_set(err, PGR_E_CONNECT, "starting timeline %u is not present in the server", tli);
+}
+
 static int stream_once(struct receive *r, enum pgr_receiver_end *how, int64_t *lived_ms, struct pgr_err *err)
 {
 	int64_t began;
@@ -510,7 +582,7 @@ static int stream_once(struct receive *r, enum pgr_receiver_end *how, int64_t *l
 	*lived_ms = 0;
 	if (r->client == NULL && reconnect(r, err) != PGR_OK)
 		return PGR_ERR;
-	if (prepare_receiver(r, err) != PGR_OK)
+	if (prepare_receiver(r, err) != PGR_OK || check_timeline(r, err) != PGR_OK)
 		return PGR_ERR;
 	if (!set_streaming(r, true))
 		return pgr_err_set(err, PGR_E_STOPPED, "stopped");
@@ -521,9 +593,12 @@ static int stream_once(struct receive *r, enum pgr_receiver_end *how, int64_t *l
 	return rc;
 }
 
-/* Whether a later attempt may succeed without anybody doing something about this machine or this command line. */
-static bool may_mend(const struct pgr_err *err)
+/* Whether a later attempt may succeed.  A full disk may, as long as nothing was lost by it. */
+static bool may_mend(const struct receive *r, const struct pgr_err *err)
 {
+	if (err->cls == PGR_E_SYSTEM)
+		return (err->sys_errno == ENOSPC || err->sys_errno == EDQUOT) && r->store != NULL &&
+		       !pgr_walstore_is_failed(r->store);
 	return err->cls == PGR_E_CONNECT || err->cls == PGR_E_NETWORK || err->cls == PGR_E_SERVER;
 }
 
@@ -575,7 +650,7 @@ static bool try_again(struct receive *r, int64_t lived_ms, unsigned *failures)
 		*failures = 0;
 	ms = backoff_ms(*failures);
 	*failures += *failures < 5;
-	pgr_say_info(&r->msg, "disconnected; waiting %d seconds to try again", (ms + 999) / 1000);
+	pgr_say_info(&r->msg, "disconnected; waiting %d seconds to try again", ms < 1500 ? 1 : (ms + 500) / 1000);
 	wait_ms(r, ms);
 	return true;
 }
@@ -593,7 +668,7 @@ static int receive_wal(struct receive *r)
 		disconnect(r);
 		if (rc != PGR_OK)
 			tell_failure(r, &err);
-		if (rc != PGR_OK && err.cls != PGR_E_STOPPED && !may_mend(&err))
+		if (rc != PGR_OK && err.cls != PGR_E_STOPPED && !may_mend(r, &err))
 			return 1;
 		if (rc == PGR_OK && how == PGR_RECV_STOPPED && !is_stopping(r))
 			return 0; /* --endpos */
