@@ -5,6 +5,9 @@
  * sealed file is written, sync and close it.  Blocks of one file may be written in any order, by any writer.  With zero
  * writers everything happens inline. Every result of write, fsync and close is looked at; the first failure sets the
  * stop latch.
+ *
+ * Several threads may create, post and seal at the same time, also post to one file; a file is sealed or abandoned
+ * once, after its last post.
  */
 #ifndef PGR_BACKUP_DIRSINK_H
 #define PGR_BACKUP_DIRSINK_H
@@ -36,7 +39,9 @@ void pgr_dirsink_free(struct pgr_dirsink *s);
 
 /*
  * Creates `leaf` in the directory `dirfd` (stays the caller's): O_CREAT | O_EXCL | O_NOFOLLOW, then fchmod to `mode`.
- * `path` is its name in messages (copied).  The handle belongs to the caller until it is sealed.
+ * `path` is its name in messages (copied).  The handle belongs to the caller until it is sealed.  Waits while 256 files
+ * are open (not sealed, or not yet finished): a caller seals its files before it makes that many.  After a failure no
+ * file is left behind.
  */
 int pgr_dirsink_create(struct pgr_dirsink *s, int dirfd, const char *leaf, const char *path, mode_t mode,
 		       struct pgr_sink_file **out, struct pgr_err *err) PGR_MUST_USE;
@@ -46,7 +51,7 @@ int pgr_dirsink_create(struct pgr_dirsink *s, int dirfd, const char *leaf, const
 int pgr_dirsink_post(struct pgr_dirsink *s, struct pgr_sink_file *f, uint64_t off, struct pgr_block **b,
 		     struct pgr_err *err) PGR_MUST_USE;
 
-/* No more blocks: the file has `size` bytes.  Takes the handle; *f becomes NULL. */
+/* No more blocks: the file has `size` bytes.  Takes the handle; *f becomes NULL (also after a failure). */
 int pgr_dirsink_seal(struct pgr_dirsink *s, struct pgr_sink_file **f, uint64_t size, struct pgr_err *err) PGR_MUST_USE;
 
 /* Drops a file that will not be sealed (after an error of the source).  *f becomes NULL; NULL is allowed. */
