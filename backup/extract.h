@@ -28,6 +28,7 @@ struct pgr_extract {
 	/* results */
 	struct pgr_buf control; /* the content of global/pg_control, held back: written last (pgr_finish) */
 	bool have_backup_label; /* a backup_label came */
+	size_t skipped_links;	/* links of tablespaces made after the backup began: left out, WAL replay makes them */
 };
 
 void pgr_extract_fini(struct pgr_extract *x);
