@@ -527,6 +527,7 @@ static int run(struct program *p, int *signo, struct pgr_err *err)
 	sigaddset(&set, SIGHUP);
 	if (pgr_stop_new(&p->stop, err) != PGR_OK)
 		return PGR_ERR;
+	p->conn.ask_arg = p->stop; /* ^C at the password prompt */
 	rc = pgr_signals_start(&signals, &set, on_signal, p, err);
 	if (rc == PGR_OK)
 		rc = pgr_basebackup_run(&p->opts, &p->conn, pgr_sys_real(), p->stop, err);
