@@ -107,8 +107,8 @@ START_TEST(impossible_pools)
 	ck_assert_int_eq(e.cls, PGR_E_USAGE);
 	ck_assert_int_eq(pgr_pool_new(&pool, 1, PGR_BLOCK_ALIGN + 512, stop, &e), PGR_ERR);
 	ck_assert_int_eq(e.cls, PGR_E_USAGE);
-	/* The product of these is 0 in size_t. */
-	ck_assert_int_eq(pgr_pool_new(&pool, SIZE_MAX / PGR_BLOCK_ALIGN + 1, PGR_BLOCK_ALIGN, stop, &e), PGR_ERR);
+	/* The product of these is two small blocks in size_t. */
+	ck_assert_int_eq(pgr_pool_new(&pool, 2, SIZE_MAX / 2 + 1 + PGR_BLOCK_ALIGN, stop, &e), PGR_ERR);
 	ck_assert_int_eq(e.cls, PGR_E_NOMEM);
 	ck_assert_int_eq(pgr_pool_new(&pool, 1, SIZE_MAX / 2 + 1, stop, &e), PGR_ERR);
 	ck_assert_int_eq(e.cls, PGR_E_NOMEM);

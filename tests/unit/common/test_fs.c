@@ -1201,6 +1201,39 @@ START_TEST(trees_without_types)
 }
 END_TEST
 
+/* A link that took the place of what was listed: its type is the old one's. */
+static struct dirent *readdir_outdated(const struct pgr_sys *sys, DIR *d)
+{
+	struct dirent *de = readdir_untyped(sys, d);
+
+	if (de != NULL)
+		de->d_type = strcmp(de->d_name, "filelink") == 0 ? DT_REG : DT_DIR;
+	return de;
+}
+
+START_TEST(links_that_were_swapped_in_are_not_followed)
+{
+	struct recorder r;
+	struct pgr_err e;
+
+	make("tree");
+	make("outside");
+	put("outside/precious", "p");
+	make_link("../outside", "tree/dirlink");
+	recorder_init(&r);
+	r.sys.readdir = readdir_outdated;
+	ck_assert_int_eq(pgr_fs_remove_tree(&r.sys, at("tree"), true, &e), PGR_ERR);
+	ck_assert_ptr_nonnull(strstr(e.msg, "tree/dirlink"));
+	assert_content("outside/precious", "p");
+	ck_assert_int_eq(pgr_fs_sync_tree(&r.sys, at("tree"), true, &e), PGR_ERR);
+	ck_assert_int_eq(unlinkat(root_fd, "tree/dirlink", 0), 0);
+	make_link("../outside/precious", "tree/filelink");
+	ck_assert_int_eq(pgr_fs_sync_tree(&r.sys, at("tree"), true, &e), PGR_ERR);
+	ck_assert_int_eq(e.sys_errno, ELOOP);
+	ck_assert_ptr_null(strstr(r.log, "precious"));
+}
+END_TEST
+
 /* Makes `depth` directories one inside the other below `top`, each named by n times 'd'. */
 static void make_deep(const char *top, int depth, size_t n)
 {
@@ -1486,6 +1519,7 @@ static TCase *directories_and_trees(void)
 	tcase_add_test(tc, removing_goes_on_after_failures);
 	tcase_add_test(tc, removing_what_has_gone);
 	tcase_add_test(tc, trees_without_types);
+	tcase_add_test(tc, links_that_were_swapped_in_are_not_followed);
 	tcase_add_test(tc, deep_trees);
 	tcase_add_test(tc, trees_deeper_than_a_path);
 	tcase_add_test(tc, trees_deeper_than_our_descriptors);

@@ -231,6 +231,51 @@ START_TEST(of_many_posts_all_see_the_same_one)
 }
 END_TEST
 
+struct onlooker {
+	struct pgr_stop *stop;
+	atomic_int *ready;
+	struct pgr_err saw;
+};
+
+static void *look_on(void *arg)
+{
+	struct onlooker *o = arg;
+
+	atomic_fetch_add(o->ready, 1);
+	while (pgr_stop_check(o->stop, &o->saw) == PGR_OK)
+		sched_yield();
+	return NULL;
+}
+
+/* Who sees the latch set sees the whole error, without any lock.  (This one is for SANITIZE=thread.) */
+START_TEST(the_error_is_there_before_the_latch_is_set)
+{
+	for (int round = 0; round < 50; round++) {
+		struct pgr_stop *stop = new_stop();
+		struct onlooker o[THREADS];
+		pthread_t t[THREADS];
+		struct pgr_err why;
+		atomic_int ready = 0;
+
+		for (int i = 0; i < THREADS; i++) {
+			o[i] = (struct onlooker){.stop = stop, .ready = &ready};
+			ck_assert_int_eq(pthread_create(&t[i], NULL, look_on, &o[i]), 0);
+		}
+		while (atomic_load(&ready) < THREADS)
+			sched_yield();
+		pgr_err_set(&why, PGR_E_DATA, "round %d", round);
+		pgr_err_hint(&why, "hint %d", round);
+		pgr_stop_post(stop, &why);
+		for (int i = 0; i < THREADS; i++) {
+			pthread_join(t[i], NULL);
+			ck_assert_str_eq(o[i].saw.msg, why.msg);
+			ck_assert_str_eq(o[i].saw.hint, why.hint);
+		}
+		pgr_stop_free(stop);
+	}
+}
+END_TEST
+
 /* The waiter of the header: a condition variable of its own, woken through the latch. */
 struct waiter {
 	struct pgr_stop *stop;
@@ -357,6 +402,7 @@ int main(void)
 	tcase_add_test(tc, unwatching_any_of_them_keeps_the_others);
 	tcase_add_test(tc, a_waker_that_comes_late_is_called_at_once);
 	tcase_add_test(tc, of_many_posts_all_see_the_same_one);
+	tcase_add_test(tc, the_error_is_there_before_the_latch_is_set);
 	tcase_add_test(tc, no_waiter_is_left_behind);
 	tcase_add_test(tc, unwatch_waits_for_a_call_in_progress);
 	suite_add_tcase(s, tc);
