@@ -1206,8 +1206,10 @@ static struct dirent *readdir_outdated(const struct pgr_sys *sys, DIR *d)
 {
 	struct dirent *de = readdir_untyped(sys, d);
 
-	if (de != NULL)
-		de->d_type = strcmp(de->d_name, "filelink") == 0 ? DT_REG : DT_DIR;
+	if (de != NULL && strcmp(de->d_name, "dirlink") == 0)
+		de->d_type = DT_DIR;
+	if (de != NULL && strcmp(de->d_name, "filelink") == 0)
+		de->d_type = DT_REG;
 	return de;
 }
 
