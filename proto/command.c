@@ -1,8 +1,10 @@
 /*
  * Replication commands as text: see command.h.
  *
- * The text is parsed by repl_scanner.l and repl_gram.y, not by the SQL parser: in '' and "" only the quote itself is
- * special and is doubled; a backslash is a backslash, whatever standard_conforming_strings says.
+ * The text is parsed by repl_scanner.l and repl_gram.y, not by the SQL parser: in '' only the quote itself is special
+ * and is doubled; a backslash is a backslash, whatever standard_conforming_strings says.  In "" not even doubled quotes
+ * are known: a name with a quote in it becomes two names for the server, which is a syntax error in every command, and
+ * nothing worse.  No slot and no setting has such a name.
  */
 #include "proto/command.h"
 
@@ -213,7 +215,7 @@ static void opt_number(struct options *o, bool wanted, const char *name, uint32_
 
 static int opt_end(struct options *o)
 {
-	if (o->rc == PGR_OK && o->paren && o->count > 0)
+	if (o->rc == PGR_OK && o->paren)
 		o->rc = pgr_buf_put8(o->out, ')', o->err);
 	return o->rc;
 }
