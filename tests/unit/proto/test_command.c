@@ -154,7 +154,7 @@ static int backup_all(struct pgr_buf *out, int version, struct pgr_err *err)
 		.fast_checkpoint = true,
 		.include_wal = true,
 		.no_wait = true,
-		.max_rate_kb = 32,
+		.max_rate_kb = 1,
 		.tablespace_map = true,
 		.no_verify_checksums = true,
 		.manifest = true,
@@ -249,7 +249,7 @@ static const struct {
 	  {90500, "!13"},
 	  {130000, "!15"},
 	  {150000, "!17"},
-	  {170000, "BASE_BACKUP (LABEL 'x', PROGRESS, WAL, CHECKPOINT 'fast', WAIT 0, MAX_RATE 32, TABLESPACE_MAP, "
+	  {170000, "BASE_BACKUP (LABEL 'x', PROGRESS, WAL, CHECKPOINT 'fast', WAIT 0, MAX_RATE 1, TABLESPACE_MAP, "
 		   "VERIFY_CHECKSUMS 0, MANIFEST 'yes', MANIFEST_CHECKSUMS 'CRC32C', TARGET 'blackhole', "
 		   "COMPRESSION 'gzip', INCREMENTAL)"}}},
 };

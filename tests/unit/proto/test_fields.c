@@ -124,6 +124,8 @@ static const struct {
 	{MSG("SPANIK\0VPANIC\0CXX000\0Mm\0\0"), true, "PANIK:  m\n"},
 	/* the untranslated severity decides */
 	{MSG("SFATAL\0VERROR\0C57P01\0Mm\0\0"), false, "FATAL:  m\n"},
+	{MSG("SHINWEIS\0VNOTICE\0C42P07\0Mm\0Wc\0\0"), false, "HINWEIS:  m\n"},
+	{MSG("SFEHLER\0VERROR\0C01000\0Mm\0Wc\0\0"), false, "FEHLER:  m\nCONTEXT:  c\n"},
 	/* before 9.6 there is only the translated one */
 	{MSG("SFATAL\0C57P01\0Mm\0Wc\0\0"), true, "FATAL:  m\nCONTEXT:  c\n"},
 	{MSG("SPANIC\0CXX000\0Mm\0\0"), true, "PANIC:  m\n"},
@@ -187,7 +189,9 @@ END_TEST
 /* A code that is none must not get into the fixed field. */
 START_TEST(fields_bad_code)
 {
-	static const char *const codes[] = {"", "1234", "123456", "4271\"", "abcde", "42\n10"};
+	static const char *const codes[] = {"",	     "1234",  "123456", "4271\"", "abcde",	"42\n10",
+					    "/2710", ":2710", "@2710",	"[2710",  "427\x80\x80"};
+	static const char *const good[] = {"00000", "0A9Z0", "ZZ999"};
 
 	for (size_t i = 0; i < sizeof(codes) / sizeof(codes[0]); i++) {
 		struct pgr_fields f = {.code = {(const uint8_t *)codes[i], strlen(codes[i])}};
@@ -195,6 +199,13 @@ START_TEST(fields_bad_code)
 
 		pgr_fields_to_err(&f, &err);
 		ck_assert_str_eq(err.sqlstate, "XX000");
+	}
+	for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
+		struct pgr_fields f = {.code = {(const uint8_t *)good[i], 5}};
+		struct pgr_err err;
+
+		pgr_fields_to_err(&f, &err);
+		ck_assert_str_eq(err.sqlstate, good[i]);
 	}
 }
 END_TEST
@@ -261,6 +272,7 @@ START_TEST(row)
 	ck_assert_uint_eq(pgr_row_col(&r, 3).len, 1);
 	ck_assert_uint_eq(pgr_row_col(&r, 3).p[0], 0);
 	ck_assert_ptr_null(pgr_row_col(&r, 4).p);
+	ck_assert_uint_eq(pgr_row_col(&r, 4).len, 0);
 	ck_assert_ptr_null(pgr_row_col(&r, 0xFFFFFFFF).p);
 	disown(body);
 	body = OWN("\0\0");
@@ -319,6 +331,7 @@ START_TEST(rowdesc)
 	ck_assert_uint_eq(pgr_rowdesc_type(&d, 0), 25);
 	ck_assert_uint_eq(pgr_rowdesc_type(&d, 1), 0x00010203);
 	ck_assert_ptr_null(pgr_rowdesc_name(&d, 2).p);
+	ck_assert_uint_eq(pgr_rowdesc_name(&d, 2).len, 0);
 	ck_assert_uint_eq(pgr_rowdesc_type(&d, 2), 0);
 	disown(body);
 	for (size_t n = 0; n < sizeof(DESC) - 1; n++) {

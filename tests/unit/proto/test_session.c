@@ -303,6 +303,8 @@ START_TEST(send_refused)
 	/* what follows a NUL would be another message for the server */
 	ck_assert_int_eq(pgr_session_query(&s, &out, SPAN("SHOW a\0X"), &err), PGR_ERR);
 	ck_assert_int_eq(err.cls, PGR_E_USAGE);
+	ck_assert_int_eq(pgr_session_query(&s, &out, SPAN("\0"), &err), PGR_ERR);
+	ck_assert_int_eq(err.cls, PGR_E_USAGE);
 	ck_assert_int_eq(pgr_session_query(&s, &out, huge, &err), PGR_ERR);
 	ck_assert_int_eq(err.cls, PGR_E_USAGE);
 	ck_assert_int_eq(s.state, PGR_SS_READY);

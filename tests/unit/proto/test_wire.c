@@ -346,7 +346,8 @@ START_TEST(took)
 	ck_assert(m.first && !m.last);
 	ck_assert_uint_eq(pgr_wire_body_left(&w), 13);
 	pgr_wire_took(&w, 0);
-	pgr_wire_took(&w, 8);
+	pgr_wire_took(&w, 1);
+	pgr_wire_took(&w, 7);
 	ck_assert_uint_eq(pgr_wire_body_left(&w), 5);
 	in = (struct pgr_span){b.data + 17, 1};
 	ck_assert_int_eq(pgr_wire_next(&w, &in, &m, &err), PGR_OK);
@@ -354,7 +355,10 @@ START_TEST(took)
 	ck_assert_uint_eq(m.data.p[0], '-');
 	pgr_wire_took(&w, 4);
 	ck_assert_uint_eq(pgr_wire_body_left(&w), 0);
-	in = (struct pgr_span){b.data + 22, b.len - 22};
+	in = (struct pgr_span){b.data + 22, 3};
+	ck_assert_int_eq(pgr_wire_next(&w, &in, &m, &err), PGR_MORE);
+	pgr_wire_took(&w, 0); /* inside the next head: changes nothing */
+	in = (struct pgr_span){b.data + 25, b.len - 25};
 	ck_assert_int_eq(pgr_wire_next(&w, &in, &m, &err), PGR_OK);
 	ck_assert_int_eq(m.type->type, 'Z');
 	ck_assert(m.first && m.last);
