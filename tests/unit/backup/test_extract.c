@@ -118,14 +118,15 @@ static int mem_read(struct pgr_source *s, void *dst, size_t cap, size_t *n, stru
 /* ---- everything that an extraction needs ---- */
 
 static struct tmptree tree;
-static char data_dir[PATH_MAX], wal_dir[PATH_MAX], ts_dir[PATH_MAX];
+static char data_dir[PATH_MAX], wal_dir[PATH_MAX], ts_dir[PATH_MAX], ts2_dir[PATH_MAX];
 static struct pgr_layout_opts opts;
 static struct pgr_layout *layout;
 static struct pgr_stop *stop;
 static struct pgr_pool *pool;
 static struct pgr_dirsink *sink;
 static struct pgr_extract x;
-static struct pgr_bb_tablespace spaces[3];
+static struct pgr_bb_tablespace spaces[4];
+#define DATA 3 /* the last of them */
 static struct pgr_err err;
 static struct tar tar;
 static struct mem_source source;
@@ -143,6 +144,7 @@ static void setup(void)
 	snprintf(data_dir, sizeof(data_dir), "%s/data", tree.path);
 	snprintf(wal_dir, sizeof(wal_dir), "%s/wal", tree.path);
 	snprintf(ts_dir, sizeof(ts_dir), "%s/ts", tree.path);
+	snprintf(ts2_dir, sizeof(ts2_dir), "%s/ts2", tree.path);
 	opts = (struct pgr_layout_opts){.data_dir = data_dir, .dir_mode = 0700, .file_mode = 0600};
 	tar = (struct tar){0};
 	writers = 0;
@@ -155,22 +157,24 @@ static void setup(void)
 	fds = tmp_open_fds();
 }
 
-/* Three tablespaces: one mapped, one in place, and the data directory. */
+/* One tablespace mapped, one in place, one mapped too, and the data directory. */
 static void begin(void)
 {
-	static char in_place[] = "pg_tblspc/16390", server[] = "/srv/ts", empty[1];
-	struct pgr_tblspc_map map = {.old_dir = server, .new_dir = ts_dir};
+	static char in_place[] = "pg_tblspc/16390", server[] = "/srv/ts", server2[] = "/srv/ts2", empty[1];
+	struct pgr_tblspc_map map2 = {.old_dir = server2, .new_dir = ts2_dir};
+	struct pgr_tblspc_map map = {.old_dir = server, .new_dir = ts_dir, .next = &map2};
 	struct pgr_dirsink_opts so = {.writers = writers};
 
 	opts.mapping = &map;
 	spaces[0] = (struct pgr_bb_tablespace){.oid = 16385, .location = server};
 	spaces[1] = (struct pgr_bb_tablespace){.oid = 16390, .location = in_place};
-	spaces[2] = (struct pgr_bb_tablespace){.oid = 0, .location = empty};
+	spaces[2] = (struct pgr_bb_tablespace){.oid = 16386, .location = server2};
+	spaces[DATA] = (struct pgr_bb_tablespace){.oid = 0, .location = empty};
 	/* what is not under test works */
 	must(pgr_stop_new(&stop, &err));
 	must(pgr_layout_new(&layout, pgr_sys_real(), &opts, &err));
 	must(pgr_layout_prepare(layout, &err));
-	must(pgr_layout_prepare_tablespaces(layout, spaces, 3, &err));
+	must(pgr_layout_prepare_tablespaces(layout, spaces, DATA + 1, &err));
 	must(pgr_pool_new(&pool, BLOCKS, BLOCK, stop, &err));
 	must(pgr_dirsink_new(&sink, sys, pool, stop, &so, &err));
 	x.sys = sys;
@@ -212,9 +216,9 @@ static void teardown(void)
 
 static int extract_part(unsigned space, size_t limit, size_t chunk, bool terminated)
 {
-	static const char *const names[] = {"16385.tar", "16390.tar", "base.tar"};
+	static const char *const names[] = {"16385.tar", "16390.tar", "16386.tar", "base.tar"};
 	struct pgr_archive a = {
-		.kind = space == 2 ? PGR_ARCHIVE_DATA_DIR : PGR_ARCHIVE_TABLESPACE,
+		.kind = space == DATA ? PGR_ARCHIVE_DATA_DIR : PGR_ARCHIVE_TABLESPACE,
 		.tablespace = &spaces[space],
 		.name = terminated ? names[space] : "",
 		.terminated = terminated,
@@ -244,7 +248,7 @@ static void PGR_PRINTF(2, 3) check_refused(enum pgr_errclass cls, const char *fm
 	va_start(ap, fmt);
 	vsnprintf(want, sizeof(want), fmt, ap);
 	va_end(ap);
-	ck_assert_int_eq(extract(2), PGR_ERR);
+	ck_assert_int_eq(extract(DATA), PGR_ERR);
 	ck_assert_str_eq(err.msg, want);
 	ck_assert_int_eq(err.cls, cls);
 }
@@ -322,7 +326,7 @@ START_TEST(normal)
 	writers = (unsigned)_i;
 	normal_archive();
 	begin();
-	extract_ok(2);
+	extract_ok(DATA);
 	umask(old);
 	check_normal();
 }
@@ -333,7 +337,7 @@ START_TEST(normal_terminated)
 	normal_archive();
 	tar_end(&tar);
 	begin();
-	must(extract_part(2, tar.len, 7, true));
+	must(extract_part(DATA, tar.len, 7, true));
 	must(pgr_dirsink_drain(sink, &err));
 	check_normal();
 }
@@ -345,7 +349,7 @@ START_TEST(any_chunks)
 {
 	normal_archive();
 	begin();
-	must(extract_part(2, tar.len, chunks[_i], false));
+	must(extract_part(DATA, tar.len, chunks[_i], false));
 	must(pgr_dirsink_drain(sink, &err));
 	check_normal();
 }
@@ -365,7 +369,7 @@ START_TEST(truncated)
 		int rc;
 
 		begin();
-		rc = extract_part(2, len, 100, false);
+		rc = extract_part(DATA, len, 100, false);
 		ck_assert_int_eq(rc, whole ? PGR_OK : PGR_ERR);
 		if (rc != PGR_OK) {
 			ck_assert_int_eq(err.cls, PGR_E_DATA);
@@ -374,6 +378,24 @@ START_TEST(truncated)
 		must(pgr_layout_clean(layout, NULL, NULL, &err));
 		end();
 	}
+}
+END_TEST
+
+/* Blocks are written full, however the bytes come. */
+START_TEST(blocks_filled)
+{
+	static struct pgr_fault_sys f[2]; /* outlive the sink */
+
+	tar_file(&tar, "file", 0600, 5 * BLOCK + 1);
+	for (int i = 0; i < 2; i++) {
+		pgr_fault_sys_init(&f[i], 0, 0);
+		sys = &f[i].sys;
+		begin();
+		must(extract_part(DATA, tar.len, i == 0 ? SIZE_MAX : 100, false));
+		must(pgr_layout_clean(layout, NULL, NULL, &err));
+		end();
+	}
+	ck_assert_uint_eq(f[0].calls, f[1].calls);
 }
 END_TEST
 
@@ -419,7 +441,7 @@ START_TEST(wal_elsewhere)
 	tar_file(&tar, "pg_wal/000000010000000000000002", 0600, 5000);
 	tar_file(&tar, "pg_wal/archive_status/000000010000000000000002.done", 0600, 0);
 	tar_dir(&tar, "pg_wal_not", 0700);
-	extract_ok(2);
+	extract_ok(DATA);
 	check_file("wal", "000000010000000000000002", 0600, 5000);
 	check_file("wal", "archive_status/000000010000000000000002.done", 0600, 0);
 	ck_assert_uint_eq(tmp_mode(&tree, "wal"), S_IFDIR | 0750);
@@ -437,8 +459,24 @@ START_TEST(wal_old_name)
 	tar_file(&tar, "pg_xlog/000000010000000000000002", 0600, 1);
 	tar_dir(&tar, "pg_wal", 0700);
 	tar_file(&tar, "pg_wal/x", 0600, 1);
-	extract_ok(2);
+	extract_ok(DATA);
 	ck_assert(tmp_exists(&tree, "data/pg_xlog/archive_status") && !tmp_exists(&tree, "data/pg_wal/archive_status"));
+}
+END_TEST
+
+/* One name below two roots, one after the other: the directory that is kept open is the right one. */
+START_TEST(wal_same_names)
+{
+	begin();
+	tar_dir(&tar, "pg_wal", 0700);
+	tar_dir(&tar, "archive_status", 0700);
+	tar_file(&tar, "archive_status/1", 0600, 10);
+	tar_file(&tar, "pg_wal/archive_status/2", 0600, 20);
+	tar_file(&tar, "archive_status/3", 0600, 30);
+	extract_ok(DATA);
+	check_file("data", "archive_status/1", 0600, 10);
+	check_file("data", "pg_wal/archive_status/2", 0600, 20);
+	check_file("data", "archive_status/3", 0600, 30);
 }
 END_TEST
 
@@ -451,7 +489,7 @@ START_TEST(recovery_replaced)
 	tar_file(&tar, "recovery.signal", 0600, 0);
 	tar_dir(&tar, "base", 0700);
 	tar_file(&tar, "base/standby.signal", 0600, 3);
-	extract_ok(2);
+	extract_ok(DATA);
 	ck_assert_int_eq(tmp_exists(&tree, "data/standby.signal"), _i == 0);
 	ck_assert_int_eq(tmp_exists(&tree, "data/recovery.conf"), _i == 0);
 	check_file("data", "recovery.signal", 0600, 0);
@@ -476,7 +514,7 @@ START_TEST(files_told)
 	tar_dir(&tar, "base", 0700);
 	tar_file(&tar, "base/1", 0600, 1);
 	tar_link(&tar, "pg_tblspc/4", "/new");
-	extract_ok(2);
+	extract_ok(DATA);
 	ck_assert_str_eq(pgr_buf_str(&told), "base\nbase/1\npg_tblspc/4\n");
 	pgr_buf_fini(&told);
 }
@@ -488,7 +526,7 @@ START_TEST(modes_cut)
 	begin();
 	tar_dir(&tar, "d", 07777);
 	tar_file(&tar, "d/f", 06644, 1);
-	extract_ok(2);
+	extract_ok(DATA);
 	ck_assert_uint_eq(tmp_mode(&tree, "data/d"), S_IFDIR | 0777);
 	check_file("data", "d/f", 0644, 1);
 }
@@ -500,7 +538,7 @@ START_TEST(control_limits)
 {
 	begin();
 	tar_file(&tar, "global/pg_control", 0600, 65536);
-	extract_ok(2);
+	extract_ok(DATA);
 	ck_assert_uint_eq(x.control.len, 65536);
 	check_refused(PGR_E_DATA, "server sent \"global/pg_control\" twice");
 }
@@ -539,6 +577,7 @@ static const struct {
 	{"pg_tblspc/16385", "/etc"},		/* another target */
 	{"pg_tblspc/16385", "/srv/ts/.."},	/* ... that begins like the right one */
 	{"pg_tblspc/16385", "/srv/tsx"},	/* ... */
+	{"pg_tblspc/16385", "/srv/ts2"},	/* the one of another tablespace */
 	{"pg_tblspc/16385", "/srv"},		/* ... */
 	{"pg_tblspc/16385", "pg_tblspc/16390"}, /* one in place is no target */
 	{"pg_tblspc/16390", "/srv/ts"},		/* one in place is no link */
@@ -583,7 +622,7 @@ START_TEST(link_skipped)
 	begin();
 	tar_dir(&tar, "pg_tblspc", 0700);
 	tar_link(&tar, "pg_tblspc/16999", "/etc");
-	extract_ok(2);
+	extract_ok(DATA);
 	ck_assert_uint_eq(x.skipped_links, 1);
 	ck_assert(!tmp_exists(&tree, "data/pg_tblspc/16999"));
 }
@@ -603,7 +642,7 @@ START_TEST(no_way_through_link)
 		tar_file(&tar, "pg_tblspc/16385", 0600, 3);
 	else
 		tar_dir(&tar, "pg_tblspc/16385", 0700);
-	ck_assert_int_eq(extract(2), PGR_ERR);
+	ck_assert_int_eq(extract(DATA), PGR_ERR);
 	ck_assert_msg(strstr(err.msg, "pg_tblspc/16385") != NULL, "%s", err.msg);
 	ck_assert_uint_eq(tmp_entries(ts_dir), 0);
 }
@@ -633,7 +672,7 @@ START_TEST(existing_tolerated)
 		tar_dir(&tar, "pg_tblspc/16390", 0700);
 		tar_dir(&tar, "pg_tblspc/17000", 0700);
 	}
-	extract_ok(2);
+	extract_ok(DATA);
 }
 END_TEST
 
@@ -652,6 +691,17 @@ START_TEST(existing_refused)
 	tar_dir(&tar, once_only[_i], 0700);
 	tar_dir(&tar, once_only[_i], 0700);
 	check_refused(PGR_E_SYSTEM, "could not create directory \"%s/%s\": File exists", data_dir, once_only[_i]);
+}
+END_TEST
+
+START_TEST(existing_refused_in_tablespace)
+{
+	begin();
+	tar_dir(&tar, "pg_tblspc", 0700);
+	must(extract(0));
+	ck_assert_int_eq(extract(0), PGR_ERR);
+	ck_assert_int_eq(err.sys_errno, EEXIST);
+	ck_assert_msg(strstr(err.msg, ts_dir) != NULL, "%s", err.msg);
 }
 END_TEST
 
@@ -740,7 +790,7 @@ static bool one_fault(unsigned at, bool short_io)
 	f.short_io = short_io;
 	sys = &f.sys;
 	begin();
-	rc = extract_part(2, tar.len, 1000, false);
+	rc = extract_part(DATA, tar.len, 1000, false);
 	if (rc == PGR_OK)
 		rc = pgr_dirsink_drain(sink, &err);
 	else if (err.cls == PGR_E_STOPPED)
@@ -796,6 +846,8 @@ static Suite *extract_suite(void)
 	tcase_add_test(n, tablespace_plain_names);
 	tcase_add_test(n, wal_elsewhere);
 	tcase_add_test(n, wal_old_name);
+	tcase_add_test(n, wal_same_names);
+	tcase_add_test(n, blocks_filled);
 	tcase_add_loop_test(n, recovery_replaced, 0, 2);
 	tcase_add_test(n, files_told);
 	tcase_add_test(n, modes_cut);
@@ -810,6 +862,7 @@ static Suite *extract_suite(void)
 	tcase_add_test(l, directory_instead_of_link);
 	tcase_add_test(e, existing_tolerated);
 	tcase_add_loop_test(e, existing_refused, 0, COUNT(once_only));
+	tcase_add_test(e, existing_refused_in_tablespace);
 	tcase_add_loop_test(e, existing_file, 0, 2);
 	tcase_add_test(e, existing_not_a_directory);
 	tcase_add_test(e, wal_not_a_directory);
