@@ -78,11 +78,27 @@ int pgr_cmd_identify_system(struct pgr_buf *out, struct pgr_err *err)
 	return pgr_buf_puts(out, "IDENTIFY_SYSTEM", err);
 }
 
+/* The scanner's keywords are upper-case, so that a word in lower case is a name whatever it says. */
+static bool is_plain_name(const char *name)
+{
+	return name[0] >= 'a' && name[0] <= 'z' &&
+	       strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789_") == strlen(name);
+}
+
+/* Plain names stay without quotes: commands are shown in errors, and there this is how people know them. */
 int pgr_cmd_show(struct pgr_buf *out, int server_version, const char *name, struct pgr_err *err)
 {
+	size_t start = out->len;
+	int rc;
+
 	if (need(server_version, PGR_CAP_SHOW, "SHOW on a replication connection", err) != PGR_OK)
 		return PGR_ERR;
-	return put_with_ident(out, "SHOW ", name, err);
+	if (!is_plain_name(name))
+		return put_with_ident(out, "SHOW ", name, err);
+	rc = pgr_buf_puts(out, "SHOW ", err);
+	if (rc == PGR_OK)
+		rc = pgr_buf_puts(out, name, err);
+	return finish(out, start, rc);
 }
 
 int pgr_cmd_timeline_history(struct pgr_buf *out, int server_version, pgr_tli tli, struct pgr_err *err)

@@ -35,6 +35,22 @@ static int show_odd(struct pgr_buf *out, int version, struct pgr_err *err)
 {
 	return pgr_cmd_show(out, version, "x\"; DROP", err);
 }
+static int show_upper(struct pgr_buf *out, int version, struct pgr_err *err)
+{
+	return pgr_cmd_show(out, version, "WAIT", err);
+}
+static int show_dotted(struct pgr_buf *out, int version, struct pgr_err *err)
+{
+	return pgr_cmd_show(out, version, "my.setting", err);
+}
+static int show_empty(struct pgr_buf *out, int version, struct pgr_err *err)
+{
+	return pgr_cmd_show(out, version, "", err);
+}
+static int show_digit(struct pgr_buf *out, int version, struct pgr_err *err)
+{
+	return pgr_cmd_show(out, version, "9a", err);
+}
 static int history(struct pgr_buf *out, int version, struct pgr_err *err)
 {
 	return pgr_cmd_timeline_history(out, version, 4294967295u, err);
@@ -172,8 +188,12 @@ static const struct {
 	struct since since[LINES];
 } commands[] = {
 	{"identify_system", identify, {{90100, "IDENTIFY_SYSTEM"}}},
-	{"show", show, {{90100, "!10"}, {100000, "SHOW \"wal_segment_size\""}}},
+	{"show", show, {{90100, "!10"}, {100000, "SHOW wal_segment_size"}}},
 	{"show, odd name", show_odd, {{90100, "!10"}, {100000, "SHOW \"x\"\"; DROP\""}}},
+	{"show, keyword", show_upper, {{90100, "!10"}, {100000, "SHOW \"WAIT\""}}},
+	{"show, dotted", show_dotted, {{90100, "!10"}, {100000, "SHOW \"my.setting\""}}},
+	{"show, nothing", show_empty, {{90100, "!10"}, {100000, "SHOW \"\""}}},
+	{"show, digit", show_digit, {{90100, "!10"}, {100000, "SHOW \"9a\""}}},
 	{"timeline_history", history, {{90100, "!9.3"}, {90300, "TIMELINE_HISTORY 4294967295"}}},
 	{"create_slot", create, {{90100, "!9.4"}, {90400, "CREATE_REPLICATION_SLOT \"slot0\" PHYSICAL"}}},
 	{"create_slot, temporary",
