@@ -150,6 +150,14 @@ int pgr_client_send(struct pgr_client *c, const struct pgr_buf *text, struct pgr
 	return PGR_OK;
 }
 
+int pgr_client_send_ahead(struct pgr_client *c, const struct pgr_buf *text, struct pgr_err *err)
+{
+	if (pgr_session_query_ahead(&c->session, &c->out, (struct pgr_span){text->data, text->len}, err) != PGR_OK)
+		return PGR_ERR;
+	push(c);
+	return PGR_OK;
+}
+
 int pgr_client_copy_send(struct pgr_client *c, struct pgr_span body, struct pgr_err *err)
 {
 	if (pgr_session_copy_data(&c->session, &c->out, body, err) != PGR_OK)

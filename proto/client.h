@@ -53,6 +53,12 @@ int64_t pgr_client_deadline(const struct pgr_client *c, int64_t ms);
 int pgr_client_send(struct pgr_client *c, const struct pgr_buf *text, struct pgr_err *err) PGR_MUST_USE;
 
 /*
+ * Sends a command while others may still run: it is taken up when they have ended.  Every command has its own
+ * PGR_EV_READY, in the order in which they were sent.
+ */
+int pgr_client_send_ahead(struct pgr_client *c, const struct pgr_buf *text, struct pgr_err *err) PGR_MUST_USE;
+
+/*
  * The next event.  Waits for it, at most until `deadline` (PGR_NO_DEADLINE: for ever).  Output that is still queued is
  * sent meanwhile. PGR_EV_NOTICE goes to the notice function, PGR_EV_PARAM is remembered; neither is reported.  An
  * ErrorResponse is reported as PGR_EV_ERROR.  PGR_ERR: PGR_E_NETWORK, PGR_E_PROTOCOL, PGR_E_STOPPED. Views in the event

@@ -156,6 +156,7 @@ void pgr_session_init(struct pgr_session *s)
 {
 	pgr_wire_init(&s->wire);
 	s->state = PGR_SS_READY;
+	s->ahead = 0;
 }
 
 void pgr_session_fini(struct pgr_session *s)
@@ -307,6 +308,10 @@ static int dispatch(struct pgr_session *s, const struct pgr_wire_msg *m, struct 
 	s->state = (enum pgr_session_state)(receives[s->state][m->type->cls] - 1);
 	if (rc == PGR_OK && ev->kind == PGR_EV_ERROR && pgr_fields_fatal(&ev->fields))
 		s->state = PGR_SS_CLOSED;
+	if (s->state == PGR_SS_READY && s->ahead > 0 && m->type->cls == PGR_MSG_READY) {
+		s->ahead--;
+		s->state = PGR_SS_BUSY;
+	}
 	return rc;
 }
 
@@ -406,6 +411,21 @@ static const struct pgr_span no_body = {NULL, 0};
 int pgr_session_query(struct pgr_session *s, struct pgr_buf *out, struct pgr_span text, struct pgr_err *err)
 {
 	return send_message(s, out, SEND_QUERY, text, true, err);
+}
+
+int pgr_session_query_ahead(struct pgr_session *s, struct pgr_buf *out, struct pgr_span text, struct pgr_err *err)
+{
+	enum pgr_session_state state = s->state;
+	int rc;
+
+	if (state != PGR_SS_BUSY && state != PGR_SS_ROWS && state != PGR_SS_COPY_OUT && state != PGR_SS_FAILED)
+		return pgr_session_query(s, out, text, err);
+	s->state = PGR_SS_READY; /* where the server will stand when it takes the command up */
+	rc = pgr_session_query(s, out, text, err);
+	s->state = state;
+	if (rc == PGR_OK)
+		s->ahead++;
+	return rc;
 }
 
 int pgr_session_copy_data(struct pgr_session *s, struct pgr_buf *out, struct pgr_span body, struct pgr_err *err)

@@ -68,6 +68,7 @@ struct pgr_event {
 struct pgr_session {
 	struct pgr_wire wire;
 	enum pgr_session_state state;
+	unsigned ahead; /* commands sent behind the one that runs */
 };
 
 /* A new session stands at PGR_SS_READY: authentication is libpq's part and over. */
@@ -90,6 +91,13 @@ int pgr_session_eof(struct pgr_session *s, struct pgr_err *err);
 /* What we send: each appends a frame to `out` and moves the state; PGR_E_USAGE when the state does not allow it. */
 int pgr_session_query(struct pgr_session *s, struct pgr_buf *out, struct pgr_span text,
 		      struct pgr_err *err) PGR_MUST_USE;
+/*
+ * The same for a command that is sent while another one still runs (or none does): the server takes it up when that one
+ * has ended.  Each command has its own ReadyForQuery; the state is then PGR_SS_BUSY again.  Not while a command lets us
+ * copy.
+ */
+int pgr_session_query_ahead(struct pgr_session *s, struct pgr_buf *out, struct pgr_span text,
+			    struct pgr_err *err) PGR_MUST_USE;
 int pgr_session_copy_data(struct pgr_session *s, struct pgr_buf *out, struct pgr_span body,
 			  struct pgr_err *err) PGR_MUST_USE;
 int pgr_session_copy_done(struct pgr_session *s, struct pgr_buf *out, struct pgr_err *err) PGR_MUST_USE;

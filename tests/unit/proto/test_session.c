@@ -322,6 +322,62 @@ START_TEST(send_refused)
 }
 END_TEST
 
+/* Commands sent ahead: each has its own end, and an error of one does not touch the next. */
+START_TEST(query_ahead)
+{
+	static const char answer[] = "C\0\0\0\6A\0"
+				     "Z\0\0\0\5I"
+				     "E\0\0\0\5\0"
+				     "Z\0\0\0\5I"
+				     "C\0\0\0\6B\0"
+				     "Z\0\0\0\5I";
+	static const enum pgr_event_kind events[] = {PGR_EV_COMPLETE, PGR_EV_READY,    PGR_EV_ERROR,
+						     PGR_EV_READY,    PGR_EV_COMPLETE, PGR_EV_READY};
+	static const enum pgr_session_state states[] = {PGR_SS_BUSY, PGR_SS_BUSY, PGR_SS_FAILED,
+							PGR_SS_BUSY, PGR_SS_BUSY, PGR_SS_READY};
+	struct pgr_span in = {(const uint8_t *)answer, sizeof(answer) - 1};
+	struct pgr_buf out = {0};
+	struct pgr_session s;
+	struct pgr_event ev;
+	struct pgr_err err;
+
+	reach(&s, PGR_SS_READY);
+	for (int i = 0; i < 3; i++)
+		ck_assert_int_eq(pgr_session_query_ahead(&s, &out, SPAN("SQ"), &err), PGR_OK);
+	ck_assert_uint_eq(out.len, 3 * frames[QUERY].len);
+	for (size_t i = 0; i < 6; i++) {
+		ck_assert_int_eq(pgr_session_next(&s, &in, &ev, &err), PGR_OK);
+		ck_assert_int_eq(ev.kind, events[i]);
+		ck_assert_int_eq(s.state, states[i]);
+	}
+	ck_assert_int_eq(pgr_session_next(&s, &in, &ev, &err), PGR_MORE);
+	pgr_session_fini(&s);
+	pgr_buf_fini(&out);
+}
+END_TEST
+
+/* Where the server would take a command for something else, none is sent ahead. */
+START_TEST(query_ahead_refused)
+{
+	static const enum pgr_session_state none[] = {PGR_SS_COPY_IN, PGR_SS_COPY_BOTH, PGR_SS_COPY_SRV_DONE,
+						      PGR_SS_COPY_CLI_DONE, PGR_SS_CLOSED};
+
+	for (size_t i = 0; i < sizeof(none) / sizeof(none[0]); i++) {
+		struct pgr_buf out = {0};
+		struct pgr_session s;
+		struct pgr_err err;
+
+		reach(&s, none[i]);
+		ck_assert_int_eq(pgr_session_query_ahead(&s, &out, SPAN("SQ"), &err), PGR_ERR);
+		ck_assert_int_eq(err.cls, PGR_E_USAGE);
+		ck_assert_uint_eq(out.len, 0);
+		ck_assert_int_eq(s.state, none[i]);
+		pgr_session_fini(&s);
+		pgr_buf_fini(&out);
+	}
+}
+END_TEST
+
 /* ---- whole exchanges, in any pieces ---- */
 
 /*
@@ -825,6 +881,8 @@ int main(void)
 	tcase_add_loop_test(tc, every_send, 0, PGR_SS_STATES);
 	tcase_add_test(tc, send_no_room);
 	tcase_add_test(tc, send_refused);
+	tcase_add_test(tc, query_ahead);
+	tcase_add_test(tc, query_ahead_refused);
 	tcase_add_loop_test(tc, exchanges, 0, (int)(sizeof(scripts) / sizeof(scripts[0])));
 	tcase_add_loop_test(tc, bodies, 0, (int)(sizeof(malformed) / sizeof(malformed[0])));
 	tcase_add_test(tc, no_room);
