@@ -33,7 +33,6 @@ struct pgr_sink_file {
 	struct pgr_sink_file *prev, *next; /* among all files of the sink */
 	enum file_state state;
 	unsigned pending; /* blocks queued or being written */
-	bool failed;	  /* one of its blocks could not be written */
 	uint64_t extent;  /* end of the last block posted */
 	uint64_t size;	  /* once sealed */
 	struct job finish;
@@ -46,7 +45,8 @@ struct pgr_sink_file {
  * - A file belongs to the list until it is taken out by the one thread that finishes or drops it: the one that sees
  *   it sealed or abandoned and without pending blocks first.  With a failure it may stay there until pgr_dirsink_free.
  * - `open` counts the files of the list and those being created; `unfinished` the sealed ones of them.
- * - `failed` is set before the stop latch: whoever the latch wakes finds the reason.
+ * - `failed` is set before the stop latch, and the latch before the block that failed is counted as done: whoever the
+ *   latch wakes finds the reason, and whoever sees no block pending sees that one failed.
  * - The latch calls back under its own lock: nothing is posted to it while `lock` is held.
  */
 struct pgr_dirsink {
@@ -228,12 +228,10 @@ static int carry_out_block(struct pgr_dirsink *s, const struct job *j, struct pg
 	if (rc != PGR_OK)
 		fail(s, err);
 	pthread_mutex_lock(&s->lock);
-	if (rc != PGR_OK)
-		f->failed = true;
 	last = --f->pending == 0;
 	drop = last && f->state == FILE_ABANDONED;
-	/* A sealed file that is not worth finishing stays in the list. */
-	finish = last && f->state == FILE_SEALED && !f->failed && !pgr_stop_is_set(s->stop);
+	/* After a failure, this block's or another's, the latch is set: the file then stays in the list. */
+	finish = last && f->state == FILE_SEALED && !pgr_stop_is_set(s->stop);
 	pthread_mutex_unlock(&s->lock);
 
 	if (drop)

@@ -16,7 +16,7 @@ struct pgr_inflate {
 	const uint8_t *in; /* what is left in buf */
 	size_t in_len;
 	bool eof;	/* `from` has ended */
-	bool more_held; /* the last step filled its room: the decompressor may hold more */
+	bool more_held; /* the last step filled its room: there may be more before `from` is asked */
 	uint8_t buf[INPUT_BYTES];
 };
 
@@ -40,7 +40,7 @@ static int inflate_read(struct pgr_source *s, void *dst, size_t cap, size_t *n, 
 
 	*n = 0;
 	while (*n == 0) {
-		if (z->in_len == 0 && (!z->more_held || pgr_decomp_at_end(z->decomp))) {
+		if (z->in_len == 0 && !z->more_held) {
 			if (!z->eof && refill(z, err) != PGR_OK)
 				return PGR_ERR;
 			if (z->eof)

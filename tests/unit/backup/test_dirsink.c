@@ -329,7 +329,9 @@ START_TEST(exists_already)
 	ck_assert_int_eq(pgr_dirsink_create(f.sink, f.dirfd, "link", "where/link", 0600, &file, &err), PGR_ERR);
 	ck_assert_int_eq(err.sys_errno, EEXIST);
 	ck_assert_int_ne(faccessat(f.dirfd, "elsewhere", F_OK, 0), 0);
-	/* the caller's mistake is its own: the sink goes on */
+	/* the caller's mistake is its own: the sink goes on, and no place is lost */
+	for (int i = 0; i < OPEN_LIMIT; i++)
+		ck_assert_int_eq(pgr_dirsink_create(f.sink, f.dirfd, "old", "old", 0600, &file, &err), PGR_ERR);
 	ck_assert_int_eq(put_file(&f, "new", 1, 100, &err), PGR_OK);
 	assert_drained(&f);
 	assert_file(&f, "old", 1, 100);
@@ -350,9 +352,16 @@ START_TEST(too_large)
 	ck_assert_str_eq(err.msg, "file \"where/a\" is too large");
 	ck_assert_int_eq(post(&f, file, 1, UINT64_MAX, 10, &err), PGR_ERR);
 	ck_assert_int_eq(err.cls, PGR_E_DATA);
-	ck_assert_int_eq(pgr_dirsink_seal(f.sink, &file, (uint64_t)INT64_MAX + 1, &err), PGR_ERR);
-	ck_assert_ptr_null(file);
-	ck_assert_int_eq(err.cls, PGR_E_DATA);
+	for (int i = 0; i < OPEN_LIMIT + 5; i++) { /* each of them is dropped */
+		char leaf[32];
+
+		ck_assert_int_eq(pgr_dirsink_seal(f.sink, &file, (uint64_t)INT64_MAX + 1, &err), PGR_ERR);
+		ck_assert_ptr_null(file);
+		ck_assert_int_eq(err.cls, PGR_E_DATA);
+		snprintf(leaf, sizeof(leaf), "f%d", i);
+		file = create(&f, leaf);
+	}
+	pgr_dirsink_abandon(f.sink, &file);
 	assert_drained(&f);
 	ck_assert_uint_eq(pgr_dirsink_files(f.sink), 0);
 	teardown(&f);
@@ -554,15 +563,30 @@ struct gated_sys {
 	bool open;	/* pwrite goes on */
 	int waiting;	/* in pwrite */
 	int fail_errno; /* what pwrite answers once open; 0: it writes */
+	atomic_int fsyncs;
 };
 
-static ssize_t gated_pwrite(const struct pgr_sys *sys, int fd, const void *buf, size_t len, off_t off)
+static struct gated_sys *gate_of(const struct pgr_sys *sys)
 {
 	union {
 		const struct pgr_sys *in;
 		struct gated_sys *out;
 	} u = {.in = sys};
-	struct gated_sys *g = u.out;
+
+	return u.out;
+}
+
+static int gated_fsync(const struct pgr_sys *sys, int fd)
+{
+	struct gated_sys *g = gate_of(sys);
+
+	atomic_fetch_add(&g->fsyncs, 1);
+	return g->below->fsync(g->below, fd);
+}
+
+static ssize_t gated_pwrite(const struct pgr_sys *sys, int fd, const void *buf, size_t len, off_t off)
+{
+	struct gated_sys *g = gate_of(sys);
 	int fail_errno;
 
 	pthread_mutex_lock(&g->lock);
@@ -585,6 +609,7 @@ static void gate_init(struct gated_sys *g)
 	g->below = pgr_sys_real();
 	g->sys = *g->below;
 	g->sys.pwrite = gated_pwrite;
+	g->sys.fsync = gated_fsync;
 	pthread_mutex_init(&g->lock, NULL);
 	pthread_cond_init(&g->changed, NULL);
 }
@@ -662,25 +687,34 @@ START_TEST(sealed_before_written)
 }
 END_TEST
 
-/* An abandoned file with blocks in the queue is dropped by the writer of its last block. */
+/* Abandoned files with blocks in the queue are dropped by the writers of their last blocks: there is room again. */
 START_TEST(abandoned_before_written)
 {
 	struct fixture f;
 	struct gated_sys g;
-	struct pgr_sink_file *file;
+	struct pgr_sink_file *files[OPEN_LIMIT];
 	struct pgr_err err;
+	char leaf[32];
 
 	setup_gated(&f, &g, 2);
-	file = create(&f, "a");
-	for (unsigned i = 0; i < BLOCKS; i++)
-		ck_assert_int_eq(post(&f, file, 1, i * BLOCK, BLOCK, &err), PGR_OK);
+	for (int i = 0; i < OPEN_LIMIT; i++) {
+		snprintf(leaf, sizeof(leaf), "f%d", i);
+		files[i] = create(&f, leaf);
+	}
+	for (int i = 0; i < BLOCKS; i++)
+		ck_assert_int_eq(post(&f, files[i], 1, 0, BLOCK, &err), PGR_OK);
 	gate_await(&g, 2);
-	pgr_dirsink_abandon(f.sink, &file);
+	for (int i = 0; i < BLOCKS; i++)
+		pgr_dirsink_abandon(f.sink, &files[i]);
 	gate_open(&g, 0);
-	ck_assert_int_eq(put_file(&f, "b", 1, 100, &err), PGR_OK);
+	for (int i = 0; i < BLOCKS; i++) {
+		snprintf(leaf, sizeof(leaf), "g%d", i);
+		files[i] = create(&f, leaf);
+	}
 	assert_drained(&f);
-	ck_assert_uint_eq(pgr_dirsink_files(f.sink), 1);
+	ck_assert_uint_eq(pgr_dirsink_files(f.sink), 0);
 	teardown(&f);
+	ck_assert_int_eq(g.fsyncs, 0);
 	gate_fini(&g);
 }
 END_TEST
@@ -721,7 +755,11 @@ START_TEST(disk_full)
 	pthread_t thread;
 
 	setup_gated(&f, &g, (unsigned)_i);
-	ck_assert_int_eq(put_file(&f, "a", 1, BLOCKS * BLOCK, &err), PGR_OK);
+	for (int i = 0; i < _i; i++) { /* one block each: the one that fails is the last one */
+		char leaf[] = {(char)('a' + i), '\0'};
+
+		ck_assert_int_eq(put_file(&f, leaf, 1, BLOCK, &err), PGR_OK);
+	}
 	gate_await(&g, _i);
 	d.sink = f.sink;
 	ck_assert_int_eq(pthread_create(&thread, NULL, drain_thread, &d), 0);
@@ -730,15 +768,17 @@ START_TEST(disk_full)
 	ck_assert_int_eq(d.rc, PGR_ERR);
 	ck_assert_int_eq(d.err.cls, PGR_E_SYSTEM);
 	ck_assert_int_eq(d.err.sys_errno, ENOSPC);
-	ck_assert_str_eq(d.err.msg, "could not write to file \"where/a\": No space left on device");
+	ck_assert_msg(strncmp(d.err.msg, "could not write to file \"where/", 31) == 0, "%s", d.err.msg);
+	ck_assert_str_eq(d.err.msg + 32, "\": No space left on device");
 	pgr_stop_why(f.stop, &why);
 	ck_assert_int_eq(why.cls, PGR_E_SYSTEM);
 	ck_assert_str_eq(why.msg, d.err.msg);
-	ck_assert_int_eq(put_file(&f, "b", 1, 1, &err), PGR_ERR);
+	ck_assert_int_eq(put_file(&f, "z", 1, 1, &err), PGR_ERR);
 	ck_assert_int_eq(err.cls, PGR_E_STOPPED);
 	ck_assert_uint_eq(pgr_dirsink_files(f.sink), 0);
 	ck_assert_uint_eq(pgr_dirsink_bytes(f.sink), 0);
 	teardown(&f);
+	ck_assert_int_eq(g.fsyncs, 0);
 	gate_fini(&g);
 }
 END_TEST

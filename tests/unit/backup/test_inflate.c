@@ -15,6 +15,7 @@ struct memory_source {
 	struct pgr_source base;
 	const uint8_t *data;
 	size_t len, pos, chunk, fail_at;
+	bool ended;
 };
 
 static int memory_read(struct pgr_source *s, void *dst, size_t cap, size_t *n, struct pgr_err *err)
@@ -23,6 +24,7 @@ static int memory_read(struct pgr_source *s, void *dst, size_t cap, size_t *n, s
 	size_t give = m->len - m->pos;
 
 	*n = 0;
+	ck_assert_msg(!m->ended, "read after the end");
 	if (m->pos >= m->fail_at)
 		return pgr_err_set(err, PGR_E_NETWORK, "the line is dead");
 	if (give > cap)
@@ -31,6 +33,7 @@ static int memory_read(struct pgr_source *s, void *dst, size_t cap, size_t *n, s
 		give = m->chunk;
 	memcpy(dst, m->data + m->pos, give);
 	m->pos += give;
+	m->ended = give == 0;
 	*n = give;
 	return PGR_OK;
 }
@@ -298,6 +301,34 @@ START_TEST(source_fails)
 }
 END_TEST
 
+static size_t delivered_before_failure(const struct sample *s, size_t fail_at, size_t cap)
+{
+	struct memory_source src = memory_source(s->packed, fail_at, ROOM);
+	struct pgr_inflate *z = new_inflate(&src, s->method);
+	uint8_t *out = malloc(s->plain_len + 1);
+	struct pgr_err err = {0};
+	size_t len;
+
+	src.fail_at = fail_at;
+	ck_assert_int_eq(read_all(z, out, s->plain_len + 1, cap, &len, &err), PGR_ERR);
+	ck_assert_int_eq(err.cls, PGR_E_NETWORK);
+	pgr_inflate_free(z);
+	free(out);
+	return len;
+}
+
+/* What is decompressed already is given before the source is asked, which may block or fail. */
+START_TEST(gives_what_it_has)
+{
+	struct sample s;
+
+	sample_init(&s, (enum pgr_compression)_i, 20000, 1);
+	for (size_t at = 1; at < s.packed_len; at += 13)
+		ck_assert_uint_eq(delivered_before_failure(&s, at, 50), delivered_before_failure(&s, at, ROOM));
+	sample_fini(&s);
+}
+END_TEST
+
 START_TEST(free_nothing)
 {
 	pgr_inflate_free(NULL);
@@ -319,6 +350,7 @@ int main(void)
 	tcase_add_loop_test(tc, corrupt, PGR_COMP_GZIP, PGR_COMP_ZSTD + 1);
 	tcase_add_loop_test(tc, trailing_garbage, PGR_COMP_GZIP, PGR_COMP_ZSTD + 1);
 	tcase_add_loop_test(tc, source_fails, PGR_COMP_NONE, PGR_COMP_ZSTD + 1);
+	tcase_add_loop_test(tc, gives_what_it_has, PGR_COMP_NONE, PGR_COMP_ZSTD + 1);
 	tcase_add_test(tc, free_nothing);
 	suite_add_tcase(s, tc);
 	sr = srunner_create(s);
