@@ -21,12 +21,11 @@ static bool is_absolute_somewhere(const char *path)
 	return isalpha((unsigned char)path[0]) && path[1] == ':' && is_windows_sep(path[2]);
 }
 
-/* Splits at the "=" that has no backslash before it; old_dir and new_dir have room for all of arg. */
+/* Splits at the "=" that has no backslash before it; old_dir and new_dir are zeroed, with room for all of arg. */
 static int split_mapping(const char *arg, char *old_dir, char *new_dir, struct pgr_err *err)
 {
 	char *dst = old_dir;
 
-	*old_dir = *new_dir = '\0';
 	for (const char *p = arg; *p != '\0'; p++) {
 		if (p[0] == '\\' && p[1] == '=')
 			continue;
@@ -37,7 +36,6 @@ static int split_mapping(const char *arg, char *old_dir, char *new_dir, struct p
 			continue;
 		}
 		*dst++ = *p;
-		*dst = '\0';
 	}
 	if (*old_dir == '\0' || *new_dir == '\0')
 		return pgr_err_set(err, PGR_E_USAGE,

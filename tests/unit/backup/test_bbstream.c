@@ -274,7 +274,9 @@ START_TEST(normal_details)
 	ck_assert_str_eq(a.name, "16385.tar");
 	ck_assert_ptr_eq(a.tablespace, &list[0]);
 	ck_assert(a.terminated);
-	ck_assert_uint_eq(pgr_bbstream_progress_bytes(bb), 0);
+	must(pgr_source_read(a.source, buf, sizeof(buf), &n, &err));
+	ck_assert_uint_eq(n, 5);
+	ck_assert_uint_eq(pgr_bbstream_progress_bytes(bb), 0); /* the server has not said anything yet */
 	while (pgr_source_read(a.source, buf, sizeof(buf), &n, &err) == PGR_OK && n > 0)
 		;
 	ck_assert_uint_eq(pgr_bbstream_progress_bytes(bb), 13);
@@ -437,6 +439,7 @@ END_TEST
 /* 9.1 and 9.2 tell no timeline. */
 START_TEST(no_timeline)
 {
+	struct pgr_buf got = {0};
 	struct pgr_archive a;
 	pgr_lsn end;
 	pgr_tli tli;
@@ -457,11 +460,40 @@ START_TEST(no_timeline)
 	hang_up();
 	must(start(90100));
 	must(pgr_bbstream_next(bb, &a, &err));
-	must(read_all(a.source, 1, &(struct pgr_buf){.limit = 1}));
+	must(read_all(a.source, 1, &got));
+	ck_assert_str_eq(pgr_buf_str(&got), "x");
+	pgr_buf_fini(&got);
 	ck_assert_int_eq(pgr_bbstream_next(bb, &a, &err), PGR_MORE);
 	must(pgr_bbstream_finish(bb, &end, &tli, &err));
 	ck_assert_uint_eq(end, (pgr_lsn)1 << 32);
 	ck_assert_uint_eq(tli, 0);
+}
+END_TEST
+
+/* What an archive is, it says itself: neither the list nor the copy needs an order. */
+START_TEST(any_order)
+{
+	struct pgr_buf told = {0};
+
+	cmd.manifest = false;
+	position("0/2000028", "3");
+	list_begin();
+	list_row("30", "/c", NULL);
+	list_row("10", "/a", NULL);
+	list_row("20", "/b", NULL);
+	list_row(NULL, NULL, NULL);
+	list_end();
+	copy_begin();
+	archive("base.tar", "");
+	archive("10.tar", "/a");
+	archive("30.tar", "/c");
+	archive("20.tar", "/b");
+	copy_end();
+	good_end();
+	connect_to(180000, 0, script.len);
+	must(run(64, &told));
+	ck_assert_str_eq(pgr_buf_str(&told), "[0 0 :][1 10 /a:][1 30 /c:][1 20 /b:]0/2000100 4");
+	pgr_buf_fini(&told);
 }
 END_TEST
 
@@ -687,6 +719,7 @@ static const struct {
 	{"1", "", "1", "server sent an invalid location of tablespace 1"},
 	{"1", "/a\nb", "1", "server sent an invalid location of tablespace 1"},
 	{"1", "/\x1b[2J", "1", "server sent an invalid location of tablespace 1"},
+	{"1", "/a\x7f", "1", "server sent an invalid location of tablespace 1"},
 	{"1", long_location, "1", "server sent an invalid location of tablespace 1"},
 	{"1", "/a", "-1", "server sent an invalid size of a tablespace"},
 	{"1", "/a", "", "server sent an invalid size of a tablespace"},
@@ -837,6 +870,8 @@ START_TEST(manifest_before_archives)
 	copy_begin();
 	archive("16385.tar", "/srv/ts");
 	manifest();
+	archive("16390.tar", "pg_tblspc/16390");
+	archive("base.tar", "");
 	check_copy("server sent only 1 of 3 archives");
 }
 END_TEST
@@ -1012,6 +1047,7 @@ static Suite *bbstream_suite(void)
 	tcase_add_loop_test(n, truncated, 0, NVERSIONS);
 	tcase_add_loop_test(n, large_payload, 0, 2);
 	tcase_add_test(n, no_timeline);
+	tcase_add_test(n, any_order);
 	tcase_add_loop_test(e, refused, 0, NVERSIONS);
 	tcase_add_test(e, refused_by_us);
 	tcase_add_loop_test(e, error_in_list, 0, NVERSIONS);

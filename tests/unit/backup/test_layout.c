@@ -38,6 +38,7 @@ static const struct {
 	{"/a\\=/b", "invalid tablespace mapping format \"/a\\=/b\", must be \"OLDDIR=NEWDIR\""},
 	{"/a=/b=/c", "multiple \"=\" signs in tablespace mapping"},
 	{"a=/b", "old directory is not an absolute path in tablespace mapping: a"},
+	{"ab\\c=/b", "old directory is not an absolute path in tablespace mapping: ab\\c"},
 	{"/a=b", "new directory is not an absolute path in tablespace mapping: b"},
 	{"/a=C:\\b", "new directory is not an absolute path in tablespace mapping: C:\\b"},
 };
@@ -210,6 +211,32 @@ START_TEST(data_not_empty)
 		     data_dir);
 	clean_says("");
 	ck_assert(tmp_exists(&tree, "data/.hidden"));
+}
+END_TEST
+
+/* Somebody else makes the directory, with something in it, between our look and our mkdir. */
+static int mkdir_too_late(const struct pgr_sys *sys, int fd, const char *path, mode_t mode)
+{
+	(void)sys;
+	if (strcmp(path, data_dir) == 0) {
+		ck_assert_int_eq(mkdirat(fd, path, mode), 0);
+		tmp_write(&tree, "data/theirs", "x");
+	}
+	errno = EEXIST;
+	return -1;
+}
+
+START_TEST(data_made_meanwhile)
+{
+	static struct pgr_sys late;
+
+	late = *pgr_sys_real();
+	late.mkdirat = mkdir_too_late;
+	make(&late);
+	check_failed(pgr_layout_prepare(layout, &err), PGR_E_USAGE, "directory \"%s\" exists but is not empty",
+		     data_dir);
+	clean_says("");
+	ck_assert(tmp_exists(&tree, "data/theirs"));
 }
 END_TEST
 
@@ -415,6 +442,7 @@ START_TEST(spaces_all_kinds)
 	announce(16400, "@/ts one"); /* where the server has it */
 	announce(16390, "/srv/ts2"); /* -T */
 	announce(16395, "pg_tblspc/16395");
+	announce(16381, "@/..ts/x..");	/* dots are no step up */
 	announce(16380, "@//ts3/./x/"); /* a link made by hand need not be canonical */
 	announce(16385, "C:\\ts");
 	map("/srv/ts2", "/new2");
@@ -539,7 +567,8 @@ START_TEST(spaces_same_directory)
 	tmp_mkdir(&tree, "ts", 0700);
 	ck_assert_int_eq(symlink("ts", tmp_at(&tree, "alias")), 0);
 	announce(16385, "@/ts");
-	announce(16386, "@/alias");
+	announce(16386, "@/other");
+	announce(16387, "@/alias");
 	prepare_ok();
 	ck_assert_int_eq(prepare_spaces(), PGR_ERR);
 	ck_assert_int_eq(err.cls, PGR_E_USAGE);
@@ -765,6 +794,32 @@ START_TEST(clean_faults)
 }
 END_TEST
 
+static int no_unlink(const struct pgr_sys *sys, int fd, const char *path, int flags)
+{
+	(void)sys;
+	(void)fd;
+	(void)path;
+	(void)flags;
+	errno = EROFS;
+	return -1;
+}
+
+/* Of several failures the first one is told. */
+START_TEST(clean_first_failure)
+{
+	static struct pgr_sys readonly;
+
+	readonly = *pgr_sys_real();
+	readonly.unlinkat = no_unlink;
+	announce(16385, "@/ts");
+	make(&readonly);
+	must(pgr_layout_prepare(layout, &err));
+	must(prepare_spaces());
+	check_failed(pgr_layout_clean(layout, NULL, NULL, &err), PGR_E_SYSTEM,
+		     "could not remove directory \"%s\": Read-only file system", data_dir);
+}
+END_TEST
+
 static Suite *layout_suite(void)
 {
 	Suite *s = suite_create("layout");
@@ -779,6 +834,7 @@ static Suite *layout_suite(void)
 	tcase_add_test(d, data_mode_whatever_umask);
 	tcase_add_test(d, data_empty);
 	tcase_add_test(d, data_not_empty);
+	tcase_add_test(d, data_made_meanwhile);
 	tcase_add_test(d, data_is_a_file);
 	tcase_add_test(d, data_behind_link);
 	tcase_add_test(d, names_refused);
@@ -809,6 +865,7 @@ static Suite *layout_suite(void)
 	tcase_add_test(t, syncfs_once_for_a_file_system);
 	tcase_add_test(t, faults);
 	tcase_add_test(t, clean_faults);
+	tcase_add_test(t, clean_first_failure);
 	tcase_set_timeout(t, 60);
 	suite_add_tcase(s, t);
 	return s;

@@ -268,14 +268,17 @@ START_TEST(write_no_link)
 }
 END_TEST
 
-static void one_fault(int version, unsigned at, bool *triggered)
+static void one_fault(int version, bool have_file, unsigned at, bool *triggered)
 {
 	struct pgr_fault_sys f;
 	struct pgr_err err;
 	unsigned fds = tmp_open_fds();
 	int rc;
 
-	tmp_write(&tree, "postgresql.auto.conf", "old = 1");
+	if (have_file)
+		tmp_write(&tree, "postgresql.auto.conf", "old = 1");
+	else
+		unlink(tmp_at(&tree, "postgresql.auto.conf"));
 	pgr_fault_sys_init(&f, at, EIO);
 	rc = pgr_recovery_conf_write(&f.sys, dir_fd, tree.path, version, &text, 0600, true, &err);
 	*triggered = f.triggered;
@@ -291,16 +294,24 @@ static void one_fault(int version, unsigned at, bool *triggered)
 
 START_TEST(write_faults)
 {
-	static const int versions[] = {110000, 150000};
+	bool triggered = true;
+	unsigned at = 0;
 
-	for (int v = 0; v < 2; v++) {
-		bool triggered = true;
-		unsigned at = 0;
+	while (triggered)
+		one_fault(_i == 0 ? 110000 : 150000, _i == 1, ++at, &triggered);
+	ck_assert_uint_ge(at, 5);
+}
+END_TEST
 
-		while (triggered)
-			one_fault(versions[v], ++at, &triggered);
-		ck_assert_uint_ge(at, 5);
-	}
+/* The settings, the signal file, and the entries of both. */
+START_TEST(write_synced)
+{
+	struct pgr_fault_sys f;
+	struct pgr_err err;
+
+	pgr_fault_sys_init(&f, 0, 0);
+	ck_assert_int_eq(pgr_recovery_conf_write(&f.sys, dir_fd, tree.path, 150000, &text, 0600, true, &err), PGR_OK);
+	ck_assert_uint_eq(f.fsyncs, 3);
 }
 END_TEST
 
@@ -342,7 +353,8 @@ int main(void)
 	tcase_add_test(w, write_empty_and_missing);
 	tcase_add_test(w, write_below_12);
 	tcase_add_test(w, write_no_link);
-	tcase_add_test(w, write_faults);
+	tcase_add_loop_test(w, write_faults, 0, 3);
+	tcase_add_test(w, write_synced);
 	tcase_add_test(w, write_short);
 	suite_add_tcase(s, w);
 	sr = srunner_create(s);
