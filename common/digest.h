@@ -24,6 +24,7 @@ struct pgr_digest;
 /* Any case: "crc32c", "SHA256".  False when unknown. */
 bool pgr_digest_parse(const char *name, enum pgr_digest_algo *out);
 const char *pgr_digest_name(enum pgr_digest_algo algo); /* as the manifest writes it: "CRC32C", "SHA256" */
+size_t pgr_digest_len(enum pgr_digest_algo algo);	/* bytes of a result; 0 for NONE */
 
 /* Starts a digest.  CRC32C is computed with common/crc32c; its result is the 4 bytes in little-endian order, as the
  * manifest has it. */
@@ -35,5 +36,8 @@ void pgr_digest_free(struct pgr_digest *d);
 
 /* Lower-case hex and a NUL: out has 2 * len + 1 bytes. */
 void pgr_hex(char *out, const uint8_t *data, size_t len);
+
+/* The reverse, either case: `len` digits become len / 2 bytes.  False: an odd number, or not hex (out is undefined). */
+bool pgr_unhex(uint8_t *out, const char *hex, size_t len);
 
 #endif
