@@ -60,6 +60,20 @@ static int real_ftruncate(SELF, int fd, off_t len)
 	return ftruncate(fd, len);
 }
 
+static int real_set_direct(SELF, int fd, int on)
+{
+	int flags = fcntl(fd, F_GETFL);
+
+	if (flags < 0)
+		return -1;
+	return fcntl(fd, F_SETFL, on ? flags | O_DIRECT : flags & ~O_DIRECT);
+}
+
+static int real_sync_file_range(SELF, int fd, off_t off, off_t len, unsigned flags)
+{
+	return sync_file_range(fd, off, len, flags);
+}
+
 static int real_fallocate(SELF, int fd, int mode, off_t off, off_t len)
 {
 	return fallocate(fd, mode, off, len);
@@ -167,6 +181,8 @@ const struct pgr_sys *pgr_sys_real(void)
 		.fdatasync = real_fdatasync,
 		.syncfs = real_syncfs,
 		.ftruncate = real_ftruncate,
+		.set_direct = real_set_direct,
+		.sync_file_range = real_sync_file_range,
 		.fallocate = real_fallocate,
 		.fstat = real_fstat,
 		.fstatat = real_fstatat,

@@ -31,6 +31,8 @@ struct pgr_sys {
 	int (*fdatasync)(const struct pgr_sys *, int fd);
 	int (*syncfs)(const struct pgr_sys *, int fd);
 	int (*ftruncate)(const struct pgr_sys *, int fd, off_t len);
+	int (*set_direct)(const struct pgr_sys *, int fd, int on); /* fcntl: O_DIRECT on or off */
+	int (*sync_file_range)(const struct pgr_sys *, int fd, off_t off, off_t len, unsigned flags);
 	int (*fallocate)(const struct pgr_sys *, int fd, int mode, off_t off, off_t len);
 	int (*fstat)(const struct pgr_sys *, int fd, struct stat *st);
 	int (*fstatat)(const struct pgr_sys *, int dirfd, const char *path, struct stat *st, int flags);

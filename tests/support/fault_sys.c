@@ -137,6 +137,22 @@ static int fault_ftruncate(const struct pgr_sys *sys, int fd, off_t len)
 	return fails(f, "ftruncate", NULL) ? -1 : f->real->ftruncate(f->real, fd, len);
 }
 
+static int fault_set_direct(const struct pgr_sys *sys, int fd, int on)
+{
+	struct pgr_fault_sys *f = fault_of(sys);
+
+	return fails(f, "set_direct", NULL) ? -1 : f->real->set_direct(f->real, fd, on);
+}
+
+static int fault_sync_file_range(const struct pgr_sys *sys, int fd, off_t off, off_t len, unsigned flags)
+{
+	struct pgr_fault_sys *f = fault_of(sys);
+
+	if (fails(f, "sync_file_range", NULL))
+		return -1;
+	return f->real->sync_file_range(f->real, fd, off, len, flags);
+}
+
 static int fault_fallocate(const struct pgr_sys *sys, int fd, int mode, off_t off, off_t len)
 {
 	struct pgr_fault_sys *f = fault_of(sys);
@@ -295,6 +311,8 @@ static const struct pgr_sys fault_calls = {
 	.fdatasync = fault_fdatasync,
 	.syncfs = fault_syncfs,
 	.ftruncate = fault_ftruncate,
+	.set_direct = fault_set_direct,
+	.sync_file_range = fault_sync_file_range,
 	.fallocate = fault_fallocate,
 	.fstat = fault_fstat,
 	.fstatat = fault_fstatat,
