@@ -22,17 +22,20 @@ enum pgr_cap {
 	PGR_CAP_SHOW,		  /* 10: SHOW on a replication connection, variable segment size from 11 */
 	PGR_CAP_TEMP_SLOTS,	  /* 10 */
 	PGR_CAP_PG_WAL,		  /* 10: pg_wal, before: pg_xlog */
+	PGR_CAP_SQL_READ,	  /* 10: what a copy over SQL needs (pg_stop_backup(exclusive, wait_for_archive)) */
 	PGR_CAP_SLOT_DROP_WAIT,	  /* 10: DROP_REPLICATION_SLOT ... WAIT */
 	PGR_CAP_GROUP_ACCESS,	  /* 11: data_directory_mode */
+	PGR_CAP_SQL_READ_GRANTS,  /* 11: EXECUTE can be granted on the functions that read files, before: superusers */
 	PGR_CAP_VERIFY_CHECKSUMS, /* 11: NOVERIFY_CHECKSUMS / VERIFY_CHECKSUMS */
 	PGR_CAP_RECOVERY_SIGNAL,  /* 12: standby.signal and postgresql.auto.conf instead of recovery.conf */
 	PGR_CAP_MANIFEST,	  /* 13 */
 	PGR_CAP_PAREN_OPTIONS,	  /* 15: BASE_BACKUP (...), one COPY with n d p m, terminated tar */
 	PGR_CAP_SERVER_COMPRESSION, /* 15 */
 	PGR_CAP_TARGETS,	    /* 15 */
-	PGR_CAP_READ_SLOT,	    /* 15: READ_REPLICATION_SLOT */
-	PGR_CAP_INCREMENTAL,	    /* 17: UPLOAD_MANIFEST, INCREMENTAL, pg_wal/summaries */
-	PGR_CAP_CONNINFO_DBNAME,    /* 17: dbname in primary_conninfo is of use (slot synchronisation) */
+	PGR_CAP_BACKUP_START,	 /* 15: pg_backup_start and pg_backup_stop, before: pg_start_backup, pg_stop_backup */
+	PGR_CAP_READ_SLOT,	 /* 15: READ_REPLICATION_SLOT */
+	PGR_CAP_INCREMENTAL,	 /* 17: UPLOAD_MANIFEST, INCREMENTAL, pg_wal/summaries */
+	PGR_CAP_CONNINFO_DBNAME, /* 17: dbname in primary_conninfo is of use (slot synchronisation) */
 	PGR_CAP_COUNT,
 };
 
