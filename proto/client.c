@@ -486,7 +486,7 @@ void pgr_client_free(struct pgr_client *c)
 
 	if (c == NULL)
 		return;
-	if (!c->ended && !c->broken && pgr_session_terminate(&c->session, &c->out, &ignored) == PGR_OK)
+	if (pgr_session_terminate(&c->session, &c->out, &ignored) == PGR_OK)
 		push(c);
 	pgr_transport_close(c->t);
 	pgr_session_fini(&c->session);

@@ -79,8 +79,12 @@ static inline int PGR_MUST_USE pgr_transport_wait(struct pgr_transport *t, unsig
 	return t->ops->wait(t, want, wake_fd, deadline, got, err);
 }
 
-/* Asks the server to cancel the command that runs (a CancelRequest on a connection of its own); best effort, a few
- * seconds at most. */
+/*
+ * Asks the server to cancel the command that runs (a CancelRequest on a connection of its own); best effort.  Blocks as
+ * long as the operating system takes to connect and the server to close: nothing on a healthy network, minutes when the
+ * host is unreachable unless tcp_user_timeout is set.  The stop latch does not end it: for hosts that may be gone,
+ * closing the transport is the better way.
+ */
 static inline void pgr_transport_cancel(struct pgr_transport *t)
 {
 	t->ops->cancel(t);
@@ -136,10 +140,12 @@ void pgr_conn_params_fini(struct pgr_conn_params *p);
  * variables, .pgpass, several hosts, sslmode and certificates, SCRAM with channel binding, connect_timeout; dbname is
  * `replication` for physical connections unless the user named one.  Asks for the password when the server wants one
  * and the mode allows it.  TCP keepalives are on (idle 60 s, interval 10 s, 6 probes) unless the user set them
- * otherwise.  Interruptible by the stop latch. PGR_ERR: PGR_E_CONNECT (libpq's text), PGR_E_SERVER with sqlstate where
- * it is known, PGR_E_USAGE (a malformed connection string, a GSS-encrypted connection, with the hint
- * gssencmode=disable; a server that is not PostgreSQL >= 9.1; integer_datetimes off), PGR_E_STOPPED. `sys` and `stop`
- * outlive the transport.
+ * otherwise.  Interruptible by the stop latch, but for the time that the resolver takes for a host name.
+ * connect_timeout is for each address, and goes on to the next host, as with libpq. PGR_ERR: PGR_E_CONNECT (libpq's
+ * text, also when the server refused: libpq keeps the SQLSTATE to itself), PGR_E_USAGE (a malformed connection string,
+ * a GSS-encrypted connection, with the hint gssencmode=disable; a server that is not PostgreSQL >= 9.1;
+ * integer_datetimes off), PGR_E_STOPPED, what ask_password returned.  Notices of the server before the take-over are
+ * dropped.  `sys` and `stop` (NULL: none) outlive the transport.
  */
 int pgr_transport_open(struct pgr_transport **out, const struct pgr_sys *sys, struct pgr_stop *stop,
 		       struct pgr_conn_params *params, enum pgr_conn_mode mode, struct pgr_err *err) PGR_MUST_USE;

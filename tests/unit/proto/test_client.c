@@ -223,6 +223,17 @@ START_TEST(test_until_ready_gives_the_first_error)
 	begin(&f, V15, 0);
 	pgr_scripted_expect(f.srv, 'Q');
 	pgr_msg_error(&f.msg, "ERROR", "11111", "first");
+	pgr_msg_ready(&f.msg);
+	say(&f);
+	ask(&f);
+	ck_assert_int_eq(pgr_client_until_ready(f.c, soon(&f), &f.err), PGR_ERR);
+	ck_assert_str_eq(f.err.sqlstate, "11111");
+	ck_assert_int_eq(pgr_client_state(f.c), PGR_SS_READY);
+	end(&f);
+
+	begin(&f, V15, 0);
+	pgr_scripted_expect(f.srv, 'Q');
+	pgr_msg_error(&f.msg, "ERROR", "11111", "first");
 	pgr_msg_error(&f.msg, "FATAL", "22222", "second");
 	say(&f);
 	pgr_scripted_eof(f.srv);
