@@ -1,0 +1,10 @@
+"""Real servers and real programs for the integration tests.
+
+place       where things run: the unprivileged user, the session's directory, waiting
+installs    which PostgreSQL programs there are
+process     a program that runs, in the background or to its end
+server      a cluster: initdb, start, stop, kill, promote, SQL
+content     what the test databases hold, and a writer that keeps changing it
+tls         certificates
+wal         names of WAL files, comparison with a server's own
+"""

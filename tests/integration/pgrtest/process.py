@@ -1,0 +1,103 @@
+"""A program that runs, in the background or to its end."""
+
+import os
+import signal
+import subprocess
+
+from .place import PATIENCE, wait_until
+
+
+class Process:
+    """A program in a session of its own, so that its children can be found when it is gone."""
+
+    def __init__(self, place, argv, env=None, prefix=(), cwd=None, stdin=""):
+        self.argv = [str(a) for a in argv]
+        self.directory = place.directory()
+        self._out = os.path.join(self.directory, "stdout")
+        self._err = os.path.join(self.directory, "stderr")
+        given = place.write(os.path.join(self.directory, "stdin"), stdin)
+        with open(given, "rb") as text, open(self._out, "wb") as out, open(self._err, "wb") as err:
+            self.popen = subprocess.Popen(
+                list(prefix) + place.command(self.argv), env=place.environment(**(env or {})), stdin=text,
+                stdout=out, stderr=err, cwd=cwd or self.directory, start_new_session=True,
+            )
+        self.pid = self.popen.pid
+
+    @property
+    def out(self):
+        return _read(self._out)
+
+    @property
+    def err(self):
+        return _read(self._err)
+
+    @property
+    def returncode(self):
+        return self.popen.poll()
+
+    def running(self):
+        return self.popen.poll() is None
+
+    def signal(self, number):
+        self.popen.send_signal(number)
+
+    def wait(self, patience=None):
+        """The exit code (negative: the signal that ended it).  A program that hangs is killed and reported."""
+        try:
+            self.popen.wait(patience or PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.end()
+            raise AssertionError(f"did not end: {self}") from None
+        return self.popen.returncode
+
+    def end(self):
+        """Kills what is left of it."""
+        self.popen.poll()
+        for pid in [self.pid] + self.children():
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        self.popen.wait()
+
+    def children(self):
+        """Processes of its session other than itself."""
+        return [pid for pid in session_members(self.pid) if pid != self.pid]
+
+    def wait_for_text(self, text):
+        wait_until(lambda: text in self.err or not self.running(), f"{self.argv[0]} says {text!r}")
+        assert text in self.err, str(self)
+
+    def __str__(self):
+        command = " ".join(self.argv)
+        return f"{command}\nexit code {self.returncode}\n--- stderr\n{self.err}\n--- stdout\n{self.out[:2000]}"
+
+
+def _read(path):
+    with open(path, encoding="utf-8", errors="surrogateescape") as f:
+        return f.read()
+
+
+def _stat_fields(pid):
+    """/proc/PID/stat after the command: state, ppid, pgrp, session ..."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as f:
+            return f.read().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
+def _processes():
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            fields = _stat_fields(name)
+            if fields and fields[0] != "Z":
+                yield int(name), fields
+
+
+def session_members(session):
+    return [pid for pid, fields in _processes() if int(fields[3]) == session]
+
+
+def children_of(parent):
+    return [pid for pid, fields in _processes() if int(fields[1]) == parent]

@@ -1,0 +1,174 @@
+"""pgr-receivewal keeps a server's WAL, byte for byte, whatever happens to either of them: on every major version."""
+
+import os
+import signal
+
+import pytest
+
+from pgrtest import content, wal
+from pgrtest.checks import start_standby
+from pgrtest.place import wait_until
+from pgrtest.server import wal_segsize
+
+pytestmark = pytest.mark.every_major
+
+
+@pytest.fixture
+def source(pg, clusters):
+    """A primary with small segments that removes none of its WAL."""
+    server = clusters.create(pg, initdb=wal_segsize(pg, 1), wal_sender_timeout="'20s'")
+    server.keep_wal()
+    return server.start()
+
+
+def new_segments(server, directory, count):
+    """Waits until so many more segments are complete; makes the server end some when it is slow."""
+    goal = len(wal.complete(directory)) + count
+    for _ in range(count):
+        server.sql("CREATE TABLE IF NOT EXISTS filler (t text)",
+                   "INSERT INTO filler SELECT repeat(md5(i::text), 10) FROM generate_series(1, 200) i")
+        server.switch_wal()
+    wait_until(lambda: len(wal.complete(directory)) >= goal, f"{goal} segments are complete")
+
+
+def flushed(server):
+    """What the receiver said is safe on its disk."""
+    return server.sql("SELECT flush_lsn FROM pg_stat_replication")
+
+
+def wait_flushed(server, lsn):
+    query = f"SELECT flush_lsn >= '{lsn}' FROM pg_stat_replication"
+    wait_until(lambda: server.sql(query) == "t", f"the receiver has flushed {lsn}")
+
+
+def stop(process):
+    """Exit code 0, whatever errors it has overcome."""
+    process.signal(signal.SIGTERM)
+    assert process.wait() == 0, str(process)
+
+
+def test_killed_again_and_again(source, run, tmp):
+    """Nothing that was acknowledged is lost or changed."""
+    run.receivewal("--create-slot", "-S", "keep", *source.address())
+    arguments = ["-D", tmp, "-S", "keep", "--synchronous", *source.address()]
+    with content.Writer(populated(source)):
+        for _ in range(4):
+            receiver = run.start_receivewal(*arguments)
+            new_segments(source, tmp, 2)
+            acknowledged = flushed(source)
+            receiver.end()
+            wal.assert_received(tmp, source, acknowledged)
+            wait_until(lambda: source.sql("SELECT active FROM pg_replication_slots") == "f", "the slot is free")
+        receiver = run.start_receivewal(*arguments)
+        new_segments(source, tmp, 2)
+    end = source.lsn()
+    wait_flushed(source, end)
+    stop(receiver)
+    assert len(wal.assert_received(tmp, source, end)) >= 10
+
+
+def populated(server):
+    content.populate(server)
+    return server
+
+
+@pytest.mark.parametrize("mode", ["fast", "immediate"])
+def test_server_restarts(source, run, tmp, mode):
+    """It comes back by itself."""
+    receiver = run.start_receivewal("-D", tmp, "-v", *source.address())
+    wait_until(source.senders, "it streams")
+    new_segments(source, tmp, 2)
+    source.restart(mode)
+    wait_until(source.senders, "it streams again")
+    new_segments(source, tmp, 2)
+    stop(receiver)
+    wal.assert_received(tmp, source)
+
+
+def test_source_is_promoted(pg, source, clusters, run, tmp):
+    """The stream goes on on the new timeline, without a new connection; the history file is kept."""
+    copy, received = os.path.join(tmp, "copy"), os.path.join(tmp, "wal")
+    source.place.give(os.mkdir(received) or received)
+    run.basebackup("-D", copy, "-R", "-c", "fast", *source.address())
+    standby = start_standby(clusters, pg, copy, source)
+    receiver = run.start_receivewal("-D", received, "-v", *standby.address())
+    wait_until(standby.senders, "it streams")
+    for _ in range(3):
+        source.switch_wal()
+    wait_until(lambda: wal.complete(received), "a segment is complete")
+    sender = standby.sender_pid("streaming")
+    source.stop()
+    standby.promote()
+    new_segments(standby, received, 3)
+    assert standby.sender_pid("streaming") == sender
+    stop(receiver)
+    names = wal.assert_received(received, standby)
+    assert wal.histories(received) == ["00000002.history"]
+    assert {n[:8] for n in names} == {"00000001", "00000002"}
+
+
+def test_several_promotions_while_it_was_off(source, run, tmp):
+    receiver = run.start_receivewal("-D", tmp, *source.address())
+    wait_until(source.senders, "it streams")
+    new_segments(source, tmp, 2)
+    stop(receiver)
+    for _ in range(3):
+        source.new_timeline()
+        source.switch_wal()
+    receiver = run.start_receivewal("-D", tmp, *source.address())
+    wait_until(lambda: any(n.startswith("00000004") for n in wal.complete(tmp)), "timeline 4 has arrived")
+    new_segments(source, tmp, 2)
+    stop(receiver)
+    wal.assert_received(tmp, source)
+    assert wal.histories(tmp) == [f"0000000{i}.history" for i in (2, 3, 4)]
+
+
+def test_promoted_server_restarts_with_the_receiver_on(source, run, tmp):
+    """A new timeline behind a lost connection."""
+    receiver = run.start_receivewal("-D", tmp, *source.address())
+    wait_until(source.senders, "it streams")
+    new_segments(source, tmp, 1)
+    source.new_timeline()
+    wait_until(source.senders, "it streams again")
+    new_segments(source, tmp, 2)
+    stop(receiver)
+    wal.assert_received(tmp, source)
+    assert wal.histories(tmp) == ["00000002.history"]
+    assert any(n.startswith("00000002") for n in wal.complete(tmp))
+
+
+@pytest.mark.parametrize("megabytes", [16, 64])
+def test_segment_sizes(pg, clusters, run, tmp, megabytes):
+    if pg.major < 11 and megabytes != 16:
+        pytest.skip("initdb --wal-segsize came with 11")
+    server = clusters.create(pg, initdb=wal_segsize(pg, megabytes))
+    server.keep_wal()
+    server.start()
+    receiver = run.start_receivewal("-D", tmp, *server.address())
+    wait_until(server.senders, "it streams")
+    new_segments(server, tmp, 2)
+    stop(receiver)
+    names = wal.assert_received(tmp, server)
+    assert {os.path.getsize(os.path.join(tmp, n)) for n in names} == {megabytes << 20}
+
+
+def test_synchronous_standby(source, run, tmp):
+    """A commit returns when its WAL is in the files, and waits while the receiver stands still."""
+    source.sql("CREATE TABLE t (i int)")
+    receiver = run.start_receivewal("-D", tmp, "--synchronous", "-d", source.conninfo(application_name="sink"))
+    wait_until(source.senders, "it streams")
+    source.sql("ALTER SYSTEM SET synchronous_standby_names = 'sink'")
+    source.reload()
+    wait_until(lambda: source.senders() == [["sink", "streaming", "sync"]], "it counts as synchronous")
+    for i in range(20):
+        end = source.sql(f"INSERT INTO t VALUES ({i})", "SELECT pg_current_wal_flush_lsn()")
+        wal.assert_received(tmp, source, source.sql(f"SELECT '{end}'::pg_lsn"))
+    receiver.signal(signal.SIGSTOP)
+    commit = run.start_psql(source, "INSERT INTO t VALUES (100)")
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+    wait_until(lambda: source.sql(waiting) == "1", "the commit waits")
+    receiver.signal(signal.SIGCONT)
+    assert commit.wait() == 0, str(commit)
+    source.sql("ALTER SYSTEM RESET synchronous_standby_names")
+    source.reload()
+    stop(receiver)

@@ -1,0 +1,254 @@
+"""pgr-receivewal's options and errors, on one server."""
+
+import os
+import signal
+import stat
+
+import pytest
+
+from pgrtest import wal
+from pgrtest.place import wait_until
+from pgrtest.programs import failed, gave_up, succeeded
+from pgrtest.server import free_port, wal_segsize
+
+
+@pytest.fixture
+def source(pg, clusters):
+    server = clusters.create(pg, initdb=wal_segsize(pg, 1))
+    server.keep_wal()
+    return server.start()
+
+
+def segments(server, count):
+    for _ in range(count):
+        server.switch_wal()
+
+
+def stop(process, number=signal.SIGTERM):
+    process.signal(number)
+    return succeeded(process)
+
+
+def stop_at_once(process):
+    """Also while it waits for its next attempt; exit code 0, whatever errors it has overcome."""
+    process.signal(signal.SIGTERM)
+    assert process.wait() == 0, str(process)
+
+
+def receive(run, server, directory, count, *options):
+    """Receives so many complete segments and stops."""
+    receiver = run.start_receivewal("-D", directory, *options, *server.address())
+    wait_until(server.senders, "it streams")
+    goal = len(wal.complete(directory)) + count
+    segments(server, count + 1)
+    wait_until(lambda: len(wal.complete(directory)) >= goal, f"{goal} segments are there")
+    stop(receiver)
+    wait_until(lambda: not server.senders(), "the server has noticed")
+
+
+# ---- where it begins and ends
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda s: s.name)
+def test_stops_when_asked(source, run, tmp, number):
+    receiver = run.start_receivewal("-D", tmp, "-v", *source.address())
+    wait_until(source.senders, "it streams")
+    segments(source, 2)
+    wait_until(lambda: wal.complete(tmp), "a segment is there")
+    done = stop(receiver, number)
+    assert done.out == ""
+    wal.assert_received(tmp, source)
+
+
+def test_goes_on_where_it_was(source, run, tmp):
+    for _ in range(3):
+        receive(run, source, tmp, 2)
+    names = wal.assert_received(tmp, source)
+    assert len(names) >= 6
+
+
+def test_endpos(source, run, tmp):
+    """It ends by itself when that position has been received."""
+    receiver = run.start_receivewal("-D", tmp, "--endpos", "0/A00000", *source.address())
+    wait_until(source.senders, "it streams")
+    while receiver.running():
+        segments(source, 1)
+    succeeded(receiver)
+    wal.assert_received(tmp, source, "0/A00000")
+    assert wal.lsn_number(source.lsn()) > 0xA00000
+
+
+def test_endpos_is_the_end_of_an_idle_server(source, run, tmp):
+    """No byte beyond it is needed."""
+    source.sql("CREATE TABLE t AS SELECT generate_series(1, 100) i")
+    end = source.lsn()
+    run.receivewal("-D", tmp, "--endpos", end, *source.address())
+    wal.assert_received(tmp, source, end)
+
+
+def test_slot_decides_where_an_empty_directory_begins(pg, source, run, tmp):
+    if pg.major < 15:
+        pytest.skip("READ_REPLICATION_SLOT came with 15")
+    source.sql("SELECT pg_create_physical_replication_slot('early', true)")
+    start = source.sql("SELECT restart_lsn FROM pg_replication_slots")
+    segments(source, 3)
+    run.receivewal("-D", tmp, "-S", "early", "--endpos", source.lsn(), *source.address())
+    first = wal.segment_name(1, wal.lsn_number(start), source.segment_bytes())
+    assert wal.assert_received(tmp, source, source.lsn())[0] == first
+
+
+def test_gap_is_reported(source, run, tmp):
+    receive(run, source, tmp, 5)
+    lost = wal.complete(tmp)[2]
+    os.unlink(os.path.join(tmp, lost))
+    receiver = run.start_receivewal("-D", tmp, *source.address())
+    receiver.wait_for_text(lost)
+    assert "missing" in receiver.err and tmp in receiver.err, str(receiver)
+    wait_until(source.senders, "it streams all the same")
+    stop(receiver)
+
+
+# ---- slots
+
+
+def test_slot_is_made_and_dropped(source, run):
+    arguments = ["-S", "archive", *source.address()]
+    run.receivewal("--create-slot", *arguments)
+    assert source.rows("SELECT slot_name, restart_lsn IS NULL FROM pg_replication_slots") == [["archive", "t"]]
+    failed(run.start_receivewal("--create-slot", *arguments), 'replication slot "archive" already exists')
+    run.receivewal("--create-slot", "--if-not-exists", *arguments)
+    run.receivewal("--drop-slot", *arguments)
+    assert source.slots() == []
+    failed(run.start_receivewal("--drop-slot", *arguments), 'replication slot "archive" does not exist')
+
+
+def test_slot_follows_what_is_flushed(source, run, tmp):
+    source.sql("SELECT pg_create_physical_replication_slot('archive', true)")
+    before = source.sql("SELECT restart_lsn FROM pg_replication_slots")
+    receive(run, source, tmp, 3, "-S", "archive")
+    after = source.sql("SELECT restart_lsn FROM pg_replication_slots")
+    assert wal.lsn_number(after) > wal.lsn_number(before)
+    wal.assert_received(tmp, source, after)
+
+
+def test_no_flush_position_without_slot(source, run, tmp):
+    """Or somebody would take it for a synchronous standby by accident."""
+    receiver = run.start_receivewal("-D", tmp, "-s", "1", *source.address())
+    wait_until(source.senders, "it streams")
+    segments(source, 2)
+    written = "SELECT write_lsn IS NOT NULL, flush_lsn IS NULL FROM pg_stat_replication"
+    wait_until(lambda: source.rows(written) == [["t", "t"]], "the write position is reported, a flush position is not")
+    stop(receiver)
+
+
+def test_missing_slot(source, run, tmp):
+    gave_up(run.start_receivewal("-n", "-D", tmp, "-S", "nowhere", *source.address()),
+                   'replication slot "nowhere" does not exist')
+    assert os.listdir(tmp) == []
+
+
+# ---- the directory
+
+
+def test_directory_is_missing(source, run, tmp):
+    failed(run.start_receivewal("-D", f"{tmp}/nowhere", *source.address()), f'could not open directory "{tmp}/nowhere"')
+
+
+def test_directory_cannot_be_written_to(source, run, tmp):
+    os.chmod(tmp, 0o500)
+    try:
+        receiver = run.start_receivewal("-n", "-D", tmp, *source.address())
+        segments(source, 1)
+        gave_up(receiver, tmp, "Permission denied")
+    finally:
+        os.chmod(tmp, 0o700)
+    assert os.listdir(tmp) == []
+
+
+def test_modes(pg, clusters, run, tmp):
+    if pg.major < 11:
+        pytest.skip("group access came with 11")
+    server = clusters.create(pg, initdb=wal_segsize(pg, 1) + ["--allow-group-access"])
+    server.keep_wal()
+    server.start()
+    receive(run, server, tmp, 2)
+    assert {stat.S_IMODE(os.stat(os.path.join(tmp, n)).st_mode) for n in os.listdir(tmp)} == {0o640}
+
+
+def test_disk_is_full_for_a_while(source, run, small_disk):
+    """What is on it is right, and when there is space again everything follows."""
+    disk = small_disk(4)
+    arguments = ["-D", disk, "-S", "archive", *source.address()]
+    source.sql("SELECT pg_create_physical_replication_slot('archive', true)")
+    receiver = run.start_receivewal(*arguments)
+    wait_until(source.senders, "it streams")
+    segments(source, 8)
+    receiver.wait_for_text("No space left")
+    assert set(wal.complete(disk)) < set(os.listdir(source.wal_path()))
+    acknowledged = source.sql("SELECT restart_lsn FROM pg_replication_slots")
+    wal.assert_received(disk, source, acknowledged)
+    kept = sorted(wal.complete(disk))[-1]
+    for name in wal.complete(disk)[:-1]:
+        os.unlink(os.path.join(disk, name))
+    if not receiver.running():
+        receiver = run.start_receivewal(*arguments)
+    wait_until(lambda: max(wal.complete(disk)) > kept, "it goes on")
+    stop_at_once(receiver)
+    wal.assert_received(disk, source)
+
+
+# ---- connections
+
+
+def test_no_loop(source, run, tmp):
+    receiver = run.start_receivewal("-n", "-D", tmp, *source.address())
+    wait_until(source.senders, "it streams")
+    source.stop()
+    gave_up(receiver, "disconnected")
+
+
+def test_loops_while_the_server_is_away(source, run, tmp):
+    receiver = run.start_receivewal("-D", tmp, *source.address())
+    wait_until(source.senders, "it streams")
+    source.stop()
+    receiver.wait_for_text("disconnected; waiting")
+    stop_at_once(receiver)
+
+
+def test_administrator_ends_it(source, run, tmp):
+    receiver = run.start_receivewal("-n", "-D", tmp, *source.address())
+    pid = source.sender_pid("streaming")
+    source.sql(f"SELECT pg_terminate_backend({pid})")
+    gave_up(receiver, "terminating connection due to administrator command")
+
+
+def test_nobody_listens(run, tmp):
+    port = free_port()
+    gave_up(run.start_receivewal("-n", "-D", tmp, "-h", "127.0.0.1", "-p", port, "-U", "postgres"),
+                   str(port), "Connection refused")
+
+
+def test_wrong_password(primary, run, tmp):
+    gave_up(run.start_receivewal("-n", "-D", tmp, *primary.address("keeper"), env={"PGPASSWORD": "wrong"}),
+                   'password authentication failed for user "keeper"')
+
+
+def test_tls_and_scram(primary, run, tmp, certificates):
+    settings = primary.conninfo(user="keeper", password="it's a \\secret", sslmode="verify-full", host="localhost",
+                                sslrootcert=certificates.ca)
+    primary.switch_wal()
+    end = primary.lsn()
+    run.receivewal("-D", tmp, "--endpos", end, "-d", settings)
+    wal.assert_received(tmp, primary, end)
+
+
+def test_wal_was_removed(pg, clusters, run, tmp):
+    least = "'2MB'" if pg.major >= 11 else "'32MB'"
+    server = clusters.create(pg, initdb=wal_segsize(pg, 1), min_wal_size=least).start()
+    receive(run, server, tmp, 1)
+    last = max(os.listdir(tmp))[:24]
+    for _ in range(4):
+        segments(server, 3)
+        server.sql("CHECKPOINT")
+    wait_until(lambda: not os.path.exists(server.wal_path(last)), "the server has removed it")
+    gave_up(run.start_receivewal("-n", "-D", tmp, *server.address()), "has already been removed")
