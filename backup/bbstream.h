@@ -47,7 +47,7 @@ int pgr_bbstream_start(struct pgr_bbstream **out, struct pgr_client *client, con
 void pgr_bbstream_free(struct pgr_bbstream *s);
 
 pgr_lsn pgr_bbstream_start_lsn(const struct pgr_bbstream *s);
-pgr_tli pgr_bbstream_start_tli(const struct pgr_bbstream *s);
+pgr_tli pgr_bbstream_start_tli(const struct pgr_bbstream *s); /* 0: a server below 9.3 does not say */
 size_t pgr_bbstream_tablespaces(const struct pgr_bbstream *s, const struct pgr_bb_tablespace **list);
 
 /* Bytes of archives received so far, as the server counts them ('p', from 15) or as we do.  Any thread. */
@@ -62,7 +62,8 @@ int pgr_bbstream_next(struct pgr_bbstream *s, struct pgr_archive *a, struct pgr_
 
 /*
  * Reads the end of the backup.  PGR_ERR with PGR_E_CHECKSUM ("checksum error occurred") when the server ended with
- * SQLSTATE XX001: *end and *end_tli are set in this case too.
+ * SQLSTATE XX001: *end and *end_tli are set in this case too (*end_tli is 0 where the server does not say).  After an
+ * error the client is good for nothing but pgr_client_free.
  */
 int pgr_bbstream_finish(struct pgr_bbstream *s, pgr_lsn *end, pgr_tli *end_tli, struct pgr_err *err) PGR_MUST_USE;
 
