@@ -50,6 +50,7 @@ BACKUP_SRC = \
 	backup/finish.c \
 	backup/inflate.c \
 	backup/layout.c \
+	backup/outfile.c \
 	backup/recovery_conf.c \
 	backup/root.c \
 	backup/source.c \

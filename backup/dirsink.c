@@ -2,19 +2,24 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "backup/outfile.h"
 #include "common/block.h"
-#include "common/fs.h"
 #include "common/stop.h"
 #include "common/sys.h"
 
 /* Far below the usual 1024 descriptors of a process, far above what keeps the writers busy. */
 #define MAX_OPEN_FILES 256
+
+/*
+ * So many finished files are synced together: the first fsync commits the file system's journal for all of them, and
+ * many small files do not cost a commit each.
+ */
+#define SYNC_BATCH 32
 
 /* What a writer has to do: write a block, or, without one, finish a file. */
 struct job {
@@ -27,10 +32,15 @@ struct job {
 enum file_state { FILE_OPEN, FILE_SEALED, FILE_ABANDONED };
 
 struct pgr_sink_file {
-	int fd; /* constant until the file is finished or dropped */
+	struct pgr_outfile out;
+	const struct pgr_sink_watch *watch; /* constant from the first block on; NULL: none */
+	void *watch_arg;
+	struct pgr_sink_file *next_in_batch; /* of who has the batch */
 
 	/* under the sink's lock: */
-	struct pgr_sink_file *prev, *next; /* among all files of the sink */
+	bool busy;			     /* ordered: a block is queued or being written ... */
+	struct job *waiting, **waiting_tail; /* ... and these come after it */
+	struct pgr_sink_file *prev, *next;   /* among all files of the sink */
 	enum file_state state;
 	unsigned pending; /* blocks queued or being written */
 	uint64_t extent;  /* end of the last block posted */
@@ -41,9 +51,11 @@ struct pgr_sink_file {
 };
 
 /*
- * - A job in the queue holds one block of the pool, or is the `finish` of its file: so `jobs` has one for each block.
+ * - A job in the queue, or waiting at an ordered file, holds one block of the pool, or is the `finish` of its file:
+ *   so `jobs` has one for each block.
  * - A file belongs to the list until it is taken out by the one thread that finishes or drops it: the one that sees
  *   it sealed or abandoned and without pending blocks first.  With a failure it may stay there until pgr_dirsink_free.
+ * - A file whose content is complete waits in the batch for its fsync.  It is still unfinished, and has no other owner.
  * - `open` counts the files of the list and those being created; `unfinished` the sealed ones of them.
  * - `failed` is set before the stop latch, and the latch before the block that failed is counted as done: whoever the
  *   latch wakes finds the reason, and whoever sees no block pending sees that one failed.
@@ -54,6 +66,7 @@ struct pgr_dirsink {
 	const struct pgr_sys *sys;
 	struct pgr_pool *pool;
 	struct pgr_stop *stop;
+	struct pgr_outfs *fs;
 	struct pgr_waker waker;
 	bool sync;
 	bool threaded;
@@ -75,6 +88,8 @@ struct pgr_dirsink {
 	struct pgr_sink_file *files;
 	unsigned open;
 	unsigned unfinished;
+	struct pgr_sink_file *batch;
+	unsigned nbatch;
 	bool closing;
 	bool failed;
 	struct pgr_err why; /* with failed */
@@ -109,6 +124,11 @@ static bool pop(struct pgr_dirsink *s, struct job *out)
 	return true;
 }
 
+static bool is_ordered(const struct pgr_sink_file *f)
+{
+	return f->watch != NULL && f->watch->ordered;
+}
+
 /* Under lock. */
 static void push_block(struct pgr_dirsink *s, struct pgr_sink_file *f, uint64_t off, struct pgr_block *b)
 {
@@ -117,6 +137,26 @@ static void push_block(struct pgr_dirsink *s, struct pgr_sink_file *f, uint64_t 
 	assert(j != NULL);
 	s->unused = j->next;
 	*j = (struct job){.file = f, .block = b, .off = off};
+	if (is_ordered(f) && f->busy) {
+		*f->waiting_tail = j;
+		f->waiting_tail = &j->next;
+		return;
+	}
+	f->busy = true;
+	push(s, j);
+}
+
+/* Under lock: a block of the file was written, the next one of an ordered file may follow. */
+static void push_waiting(struct pgr_dirsink *s, struct pgr_sink_file *f)
+{
+	struct job *j = f->waiting;
+
+	f->busy = j != NULL;
+	if (j == NULL)
+		return;
+	f->waiting = j->next;
+	if (f->waiting == NULL)
+		f->waiting_tail = &f->waiting;
 	push(s, j);
 }
 
@@ -153,32 +193,14 @@ static void unlist(struct pgr_dirsink *s, struct pgr_sink_file *f)
 		f->next->prev = f->prev;
 }
 
-static int write_block(struct pgr_dirsink *s, struct pgr_sink_file *f, const struct pgr_block *b, uint64_t off,
+static int write_block(struct pgr_dirsink *s, struct pgr_sink_file *f, struct pgr_block *b, uint64_t off,
 		       struct pgr_err *err)
 {
-	if (pgr_fs_pwrite_all(s->sys, f->fd, b->data, b->len, (off_t)off, f->path, err) != PGR_OK)
+	if (f->watch != NULL)
+		f->watch->block(f->watch_arg, off, b->data, b->len);
+	if (pgr_outfile_write(s->fs, &f->out, f->path, b, off, err) != PGR_OK)
 		return PGR_ERR;
 	atomic_fetch_add(&s->bytes_written, b->len);
-	return PGR_OK;
-}
-
-static int fsync_fd(const struct pgr_sys *sys, int fd)
-{
-	int rc;
-
-	do
-		rc = sys->fsync(sys, fd);
-	while (rc != 0 && errno == EINTR);
-	return rc;
-}
-
-/* Gives the content its size and makes it durable.  A file may end in a hole that nobody sent. */
-static int complete(struct pgr_dirsink *s, struct pgr_sink_file *f, struct pgr_err *err)
-{
-	if (f->extent != f->size && s->sys->ftruncate(s->sys, f->fd, (off_t)f->size) != 0)
-		return pgr_err_sys(err, errno, "could not set the size of file \"%s\"", f->path);
-	if (s->sync && fsync_fd(s->sys, f->fd) != 0)
-		return pgr_err_sys(err, errno, "could not fsync file \"%s\"", f->path);
 	return PGR_OK;
 }
 
@@ -195,25 +217,74 @@ static void release(struct pgr_dirsink *s, struct pgr_sink_file *f, bool finishe
 	free(f);
 }
 
-/* A file that failed stays unfinished, so that a drain does not take it for done. */
-static int finish_file(struct pgr_dirsink *s, struct pgr_sink_file *f, struct pgr_err *err)
+/* Syncs and closes.  A file that failed stays unfinished, so that a drain does not take it for done. */
+static int settle_file(struct pgr_dirsink *s, struct pgr_sink_file *f, struct pgr_err *err)
 {
-	int rc = complete(s, f, err);
+	struct pgr_err later;
+	int rc = s->sync ? pgr_outfile_sync(s->fs, &f->out, f->path, err) : PGR_OK;
 
-	if (s->sys->close(s->sys, f->fd) != 0 && rc == PGR_OK)
-		rc = pgr_err_sys(err, errno, "could not close file \"%s\"", f->path);
+	if (pgr_outfile_close(s->fs, &f->out, f->path, rc == PGR_OK ? err : &later) != PGR_OK)
+		rc = PGR_ERR;
 	if (rc != PGR_OK)
 		fail(s, err);
 	else
 		atomic_fetch_add(&s->files_finished, 1);
+	if (rc == PGR_OK && f->watch != NULL && f->watch->done != NULL)
+		f->watch->done(f->watch_arg, f->size);
 	release(s, f, rc == PGR_OK);
 	return rc;
 }
 
-/* Nothing will be read from a dropped file: how its descriptor closes tells nothing. */
+/* Settles all files of a batch, also after one of them failed: somebody must close them.  The first failure counts. */
+static int settle_batch(struct pgr_dirsink *s, struct pgr_sink_file *f, struct pgr_err *err)
+{
+	struct pgr_err later;
+	int rc = PGR_OK;
+
+	for (struct pgr_sink_file *next; f != NULL; f = next) {
+		next = f->next_in_batch;
+		if (settle_file(s, f, rc == PGR_OK ? err : &later) != PGR_OK)
+			rc = PGR_ERR;
+	}
+	return rc;
+}
+
+/* Under lock. */
+static struct pgr_sink_file *take_batch(struct pgr_dirsink *s)
+{
+	struct pgr_sink_file *batch = s->batch;
+
+	s->batch = NULL;
+	s->nbatch = 0;
+	return batch;
+}
+
+/* All blocks are written.  A file may end in a hole that nobody sent. */
+static int finish_file(struct pgr_dirsink *s, struct pgr_sink_file *f, struct pgr_err *err)
+{
+	struct pgr_sink_file *batch = NULL;
+
+	if (pgr_outfile_set_size(s->fs, &f->out, f->path, f->extent, f->size, err) != PGR_OK) {
+		pgr_outfile_abandon(s->fs, &f->out);
+		fail(s, err);
+		release(s, f, false);
+		return PGR_ERR;
+	}
+	if (!s->sync)
+		return settle_file(s, f, err);
+	pthread_mutex_lock(&s->lock);
+	f->next_in_batch = s->batch;
+	s->batch = f;
+	if (++s->nbatch >= SYNC_BATCH)
+		batch = take_batch(s);
+	pthread_cond_broadcast(&s->settled); /* a drain takes what is left itself */
+	pthread_mutex_unlock(&s->lock);
+	return settle_batch(s, batch, err);
+}
+
 static void drop_file(struct pgr_dirsink *s, struct pgr_sink_file *f)
 {
-	(void)s->sys->close(s->sys, f->fd);
+	pgr_outfile_abandon(s->fs, &f->out);
 	release(s, f, false);
 }
 
@@ -228,6 +299,7 @@ static int carry_out_block(struct pgr_dirsink *s, const struct job *j, struct pg
 	if (rc != PGR_OK)
 		fail(s, err);
 	pthread_mutex_lock(&s->lock);
+	push_waiting(s, f);
 	last = --f->pending == 0;
 	drop = last && f->state == FILE_ABANDONED;
 	/* After a failure, this block's or another's, the latch is set: the file then stays in the list. */
@@ -348,7 +420,8 @@ int pgr_dirsink_new(struct pgr_dirsink **out, const struct pgr_sys *sys, struct 
 	s->sync = opts->sync;
 	s->threaded = opts->writers > 0;
 	s->tail = &s->head;
-	if (init_locks(s, err) != PGR_OK) {
+	if (pgr_outfs_new(&s->fs, sys, err) != PGR_OK || init_locks(s, err) != PGR_OK) {
+		pgr_outfs_free(s->fs);
 		free(s);
 		return PGR_ERR;
 	}
@@ -362,6 +435,15 @@ int pgr_dirsink_new(struct pgr_dirsink **out, const struct pgr_sys *sys, struct 
 	return PGR_OK;
 }
 
+/* What was sealed is finished, also when nobody drained.  A failure is in the stop latch. */
+static void settle_rest(struct pgr_dirsink *s)
+{
+	struct pgr_err ignored;
+	int rc = settle_batch(s, take_batch(s), &ignored);
+
+	(void)rc;
+}
+
 void pgr_dirsink_free(struct pgr_dirsink *s)
 {
 	struct job j;
@@ -369,14 +451,18 @@ void pgr_dirsink_free(struct pgr_dirsink *s)
 	if (s == NULL)
 		return;
 	join_writers(s);
+	if (!pgr_stop_is_set(s->stop))
+		settle_rest(s);
 	pgr_stop_unwatch(s->stop, &s->waker);
 	while (pop(s, &j))
 		pgr_pool_put(s->pool, j.block);
-	while (s->files != NULL)
-		drop_file(s, s->files);
+	for (struct pgr_sink_file *f; (f = s->files) != NULL; drop_file(s, f))
+		for (struct job *w = f->waiting; w != NULL; w = w->next)
+			pgr_pool_put(s->pool, w->block);
 	pthread_cond_destroy(&s->settled);
 	pthread_cond_destroy(&s->work);
 	pthread_mutex_destroy(&s->lock);
+	pgr_outfs_free(s->fs);
 	free(s->threads);
 	free(s->jobs);
 	free(s);
@@ -405,24 +491,6 @@ static void return_place(struct pgr_dirsink *s)
 	pthread_mutex_unlock(&s->lock);
 }
 
-/* The umask may take bits from openat's mode: fchmod has the last word. */
-static int open_new(const struct pgr_sys *sys, int dirfd, const char *leaf, const char *path, mode_t mode, int *out,
-		    struct pgr_err *err)
-{
-	int fd = sys->openat(sys, dirfd, leaf, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
-
-	if (fd < 0)
-		return pgr_err_sys(err, errno, "could not create file \"%s\"", path);
-	if (sys->fchmod(sys, fd, mode) != 0) {
-		pgr_err_sys(err, errno, "could not set permissions on file \"%s\"", path);
-		(void)sys->close(sys, fd);
-		(void)sys->unlinkat(sys, dirfd, leaf, 0);
-		return PGR_ERR;
-	}
-	*out = fd;
-	return PGR_OK;
-}
-
 int pgr_dirsink_create(struct pgr_dirsink *s, int dirfd, const char *leaf, const char *path, mode_t mode,
 		       struct pgr_sink_file **out, struct pgr_err *err)
 {
@@ -438,7 +506,8 @@ int pgr_dirsink_create(struct pgr_dirsink *s, int dirfd, const char *leaf, const
 		free(f);
 		return PGR_ERR;
 	}
-	if (open_new(s->sys, dirfd, leaf, path, mode, &f->fd, err) != PGR_OK) {
+	f->waiting_tail = &f->waiting;
+	if (pgr_outfile_create(s->fs, dirfd, leaf, path, mode, &f->out, err) != PGR_OK) {
 		return_place(s);
 		free(f);
 		return PGR_ERR;
@@ -448,6 +517,13 @@ int pgr_dirsink_create(struct pgr_dirsink *s, int dirfd, const char *leaf, const
 	pthread_mutex_unlock(&s->lock);
 	*out = f;
 	return PGR_OK;
+}
+
+void pgr_dirsink_watch(struct pgr_dirsink *s, struct pgr_sink_file *f, const struct pgr_sink_watch *watch, void *arg)
+{
+	(void)s;
+	f->watch = watch;
+	f->watch_arg = arg;
 }
 
 /* off_t is signed: what ends beyond it cannot be written. */
@@ -517,16 +593,30 @@ void pgr_dirsink_abandon(struct pgr_dirsink *s, struct pgr_sink_file **file)
 
 int pgr_dirsink_drain(struct pgr_dirsink *s, struct pgr_err *err)
 {
+	bool failed;
 	int rc;
 
 	pthread_mutex_lock(&s->lock);
-	while ((rc = pgr_stop_check(s->stop, err)) == PGR_OK && !s->failed && s->unfinished > 0)
-		pthread_cond_wait(&s->settled, &s->lock);
+	while ((rc = pgr_stop_check(s->stop, err)) == PGR_OK && !s->failed && s->unfinished > 0) {
+		struct pgr_sink_file *batch;
+
+		if (s->unfinished > s->nbatch) {
+			pthread_cond_wait(&s->settled, &s->lock);
+			continue;
+		}
+		batch = take_batch(s); /* nobody will fill it up any more */
+		pthread_mutex_unlock(&s->lock);
+		(void)settle_batch(s, batch, err); /* its failure is in the sink */
+		pthread_mutex_lock(&s->lock);
+	}
 	if (s->failed) {
 		*err = s->why;
 		rc = PGR_ERR;
 	}
+	failed = s->failed;
 	pthread_mutex_unlock(&s->lock);
+	if (failed) /* who failed may not have come to it yet */
+		pgr_stop_post(s->stop, err);
 	return rc;
 }
 

@@ -46,6 +46,21 @@ void pgr_dirsink_free(struct pgr_dirsink *s);
 int pgr_dirsink_create(struct pgr_dirsink *s, int dirfd, const char *leaf, const char *path, mode_t mode,
 		       struct pgr_sink_file **out, struct pgr_err *err) PGR_MUST_USE;
 
+/*
+ * Looks at the content of a file on its way to the disk.  Called by writers.
+ */
+struct pgr_sink_watch {
+	/* A block that is about to be written; several at once for different blocks of one file, unless `ordered`. */
+	void (*block)(void *arg, uint64_t off, const uint8_t *data, size_t len);
+	/* The file is complete, synced and closed.  Not called for one that failed or was abandoned. NULL: not wanted.
+	 */
+	void (*done)(void *arg, uint64_t size);
+	bool ordered; /* blocks one at a time, in the order in which they were posted */
+};
+
+/* Before the first block is posted.  `watch` and `arg` outlive the file. */
+void pgr_dirsink_watch(struct pgr_dirsink *s, struct pgr_sink_file *f, const struct pgr_sink_watch *watch, void *arg);
+
 /* Hands *b over, its len bytes to be written at `off`; *b becomes NULL (also after a failure: the block is then back in
  * the pool). */
 int pgr_dirsink_post(struct pgr_dirsink *s, struct pgr_sink_file *f, uint64_t off, struct pgr_block **b,
