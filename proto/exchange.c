@@ -286,13 +286,13 @@ static int show(struct pgr_client *c, const char *name, const char *what, struct
 }
 
 /* "16MB", "1GB": digits and a unit, as GUC_UNIT_BYTE is shown. */
-static int decode_segment_size(const char *s, size_t len, uint32_t *out, struct pgr_err *err)
+static int decode_segment_size(const char *s, uint32_t *out, struct pgr_err *err)
 {
 	size_t digits = strspn(s, "0123456789");
 	unsigned shift = strcmp(s + digits, "MB") == 0 ? 20 : strcmp(s + digits, "GB") == 0 ? 30 : 0;
 	uint32_t n;
 
-	if (digits + 2 != len || shift == 0 || !pgr_num_u32(s, digits, &n))
+	if (shift == 0 || !pgr_num_u32(s, digits, &n))
 		return pgr_err_set(err, PGR_E_PROTOCOL, "WAL segment size \"%s\" could not be parsed",
 				   show_value(s).text);
 	if (!pgr_walseg_valid((uint64_t)n << shift))
@@ -307,18 +307,14 @@ static int decode_segment_size(const char *s, size_t len, uint32_t *out, struct 
 int pgr_client_wal_segment_size(struct pgr_client *c, uint32_t *out, struct pgr_err *err)
 {
 	struct pgr_result *r;
-	const char *s;
-	size_t len;
 	int rc;
 
 	*out = DEFAULT_WALSEG;
 	if (!pgr_cap_has(pgr_client_version(c), PGR_CAP_SHOW))
 		return PGR_OK;
 	rc = show(c, "wal_segment_size", "fetch WAL segment size", &r, err);
-	if (rc == PGR_OK) {
-		s = must_have(r, 0, &len);
-		rc = decode_segment_size(s, len, out, err);
-	}
+	if (rc == PGR_OK)
+		rc = decode_segment_size(must_have(r, 0, NULL), out, err);
 	pgr_result_free(r);
 	return rc;
 }

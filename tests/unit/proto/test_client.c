@@ -1126,6 +1126,27 @@ START_TEST(test_identify_bad_shape)
 }
 END_TEST
 
+/* Who stops a command did not have it fail. */
+START_TEST(test_identify_stopped)
+{
+	struct pgr_system_id id;
+	struct pgr_stop *stop;
+	struct pgr_err why;
+	struct fixture f;
+
+	ck_assert_int_eq(pgr_stop_new(&stop, &why), PGR_OK);
+	pgr_err_set(&why, PGR_E_SYSTEM, "disk full");
+	pgr_stop_post(stop, &why);
+	begin(&f, V15, 0);
+	pgr_scripted_set_stop(f.srv, stop);
+	ck_assert_int_eq(pgr_client_identify(f.c, &id, &f.err), PGR_ERR);
+	ck_assert_int_eq(f.err.cls, PGR_E_STOPPED);
+	ck_assert_str_eq(f.err.msg, "disk full");
+	end(&f);
+	pgr_stop_free(stop);
+}
+END_TEST
+
 static const struct {
 	const char *shown;
 	uint32_t bytes; /* 0: refused */
@@ -1425,6 +1446,7 @@ static TCase *exchange_case(void)
 	tcase_add_test(tc, test_identify);
 	LOOP(tc, test_identify_bad, bad_ids);
 	tcase_add_test(tc, test_identify_bad_shape);
+	tcase_add_test(tc, test_identify_stopped);
 	LOOP(tc, test_wal_segment_size, segment_sizes);
 	LOOP(tc, test_group_access, modes);
 	tcase_add_test(tc, test_old_servers);
