@@ -10,6 +10,7 @@
 #include "backup/bbstream.h"
 #include "backup/root.h"
 #include "common/fs.h"
+#include "common/num.h"
 #include "common/sys.h"
 
 #define TBLSPC_DIR "pg_tblspc"
@@ -392,6 +393,49 @@ const char *pgr_layout_target_of(const struct pgr_layout *l, const char *server_
 	pgr_path_canonicalize(canonical);
 	found = bsearch(&pkey, l->by_location, l->nspaces, sizeof(*l->by_location), by_location);
 	return found != NULL && !(*found)->in_place ? (*found)->root.path : NULL;
+}
+
+/* What follows `dir` and slashes in the path ("" when nothing does); NULL when it is not in there. */
+static const char *below(const char *path, const char *dir)
+{
+	size_t n = strlen(dir);
+
+	if (strncmp(path, dir, n) != 0 || (path[n] != '/' && path[n] != '\0'))
+		return NULL;
+	return path + n + strspn(path + n, "/");
+}
+
+/* The tablespace that a manifest path leads into; NULL. */
+static const struct space *space_of(const struct pgr_layout *l, const char *path, const char **rest)
+{
+	const char *name = below(path, TBLSPC_DIR);
+	size_t n = name == NULL ? 0 : strcspn(name, "/");
+	uint32_t oid;
+
+	if (n == 0 || name[0] == '0' || !pgr_num_u32(name, n, &oid))
+		return NULL;
+	*rest = name + n + strspn(name + n, "/");
+	return find_space(l, oid);
+}
+
+void pgr_layout_resolve(const struct pgr_layout *l, const char *path, int *root_fd, const char **rest)
+{
+	const char *in_wal = l->wal.fd < 0 ? NULL : below(path, l->wal_name);
+	const struct space *s = space_of(l, path, rest);
+
+	if (s != NULL) {
+		*root_fd = s->root.fd;
+		return;
+	}
+	*root_fd = in_wal != NULL ? l->wal.fd : l->data.fd;
+	*rest = in_wal != NULL ? in_wal : path;
+}
+
+const char *pgr_layout_location(const struct pgr_layout *l, const char *path, const char **rest)
+{
+	const struct space *s = space_of(l, path, rest);
+
+	return s != NULL ? s->location : NULL;
 }
 
 const char *pgr_layout_data_dir(const struct pgr_layout *l)

@@ -67,6 +67,21 @@ const char *pgr_layout_tablespace_target(const struct pgr_layout *l, uint32_t oi
 /* The same, found by the location that the server has. */
 const char *pgr_layout_target_of(const struct pgr_layout *l, const char *server_location);
 
+/*
+ * Where a path as the manifest writes it goes: the open root (stays the layout's) and the rest of the path below it
+ * ("" for the root itself; points into `path`).  "pg_tblspc/<oid>/..." leads into the tablespace when the layout has
+ * one of this oid, "pg_wal/..." into the WAL directory once it is open (with --waldir always), anything else below the
+ * data directory.  May run concurrently with itself, not with the first
+ * pgr_layout_wal_root.
+ */
+void pgr_layout_resolve(const struct pgr_layout *l, const char *path, int *root_fd, const char **rest);
+
+/*
+ * The server's location of the tablespace that such a path leads into, and the rest as above; NULL when it is none of
+ * the layout's tablespaces.  In place it is "pg_tblspc/<oid>".
+ */
+const char *pgr_layout_location(const struct pgr_layout *l, const char *path, const char **rest);
+
 const char *pgr_layout_data_dir(const struct pgr_layout *l);
 const char *pgr_layout_wal_name(const struct pgr_layout *l); /* "pg_wal" or "pg_xlog" */
 mode_t pgr_layout_dir_mode(const struct pgr_layout *l);

@@ -482,6 +482,74 @@ START_TEST(spaces_none)
 }
 END_TEST
 
+static void check_resolves(const char *path, int root, const char *rest, const char *location)
+{
+	const char *got_rest = NULL, *got_location = pgr_layout_location(layout, path, &got_rest);
+	int fd = -1;
+
+	if (location == NULL) {
+		ck_assert_msg(got_location == NULL, "%s", path);
+	} else {
+		ck_assert_str_eq(got_location, location);
+		ck_assert_str_eq(got_rest, rest);
+	}
+	pgr_layout_resolve(layout, path, &fd, &got_rest);
+	ck_assert_msg(fd == root, "%s leads elsewhere", path);
+	ck_assert_str_eq(got_rest, rest);
+}
+
+START_TEST(resolves)
+{
+	int wal;
+
+	opts.wal_dir = wal_dir;
+	announce(16390, "/srv/ts2//x");
+	announce(16395, "pg_tblspc/16395");
+	map("/srv/ts2/x", "/new2");
+	prepare_ok();
+	must(prepare_spaces());
+	must(pgr_layout_wal_root(layout, &wal, &err));
+	check_resolves("pg_tblspc/16390/PG_15_1/5/16400.1", pgr_layout_root(layout, 16390), "PG_15_1/5/16400.1",
+		       "/srv/ts2/x");
+	check_resolves("pg_tblspc/16390", pgr_layout_root(layout, 16390), "", "/srv/ts2/x");
+	check_resolves("pg_tblspc/16395/PG_15_1/5/1", pgr_layout_root(layout, 16395), "PG_15_1/5/1", "pg_tblspc/16395");
+	check_resolves("pg_wal/archive_status/x.done", wal, "archive_status/x.done", NULL);
+	check_resolves("pg_wal", wal, "", NULL);
+
+	int data = pgr_layout_root(layout, 0);
+	const char *const in_data[] = {"base/5/1259",
+				       "PG_VERSION",
+				       "pg_walx/y",
+				       "pg_tblspc/16391/z",
+				       "pg_tblspc",
+				       "pg_tblspc/",
+				       "pg_tblspc/016390/z",
+				       "pg_tblspc/16390x/z",
+				       "pg_tblspc/4294983686",
+				       "base/pg_wal/x",
+				       "base/pg_tblspc/16390/x",
+				       "pg_tblspc/0/x"};
+
+	for (size_t i = 0; i < sizeof(in_data) / sizeof(in_data[0]); i++)
+		check_resolves(in_data[i], data, in_data[i], NULL);
+}
+END_TEST
+
+/* Without --waldir pg_wal is below the data directory like anything else, until it is open by itself. */
+START_TEST(resolves_inside)
+{
+	int wal, data;
+
+	prepare_ok();
+	must(prepare_spaces());
+	data = pgr_layout_root(layout, 0);
+	check_resolves("pg_wal/x", data, "pg_wal/x", NULL);
+	check_resolves("pg_tblspc/16390/x", data, "pg_tblspc/16390/x", NULL);
+	must(pgr_layout_wal_root(layout, &wal, &err));
+	check_resolves("pg_wal/x", wal, "x", NULL);
+}
+END_TEST
+
 static const char *const bad_locations[] = {
 	"relative",
 	"",
@@ -851,6 +919,8 @@ static Suite *layout_suite(void)
 	tcase_add_checked_fixture(t, setup_spaces, teardown);
 	tcase_add_test(t, spaces_all_kinds);
 	tcase_add_test(t, spaces_none);
+	tcase_add_test(t, resolves);
+	tcase_add_test(t, resolves_inside);
 	tcase_add_loop_test(t, spaces_bad_location, 0, sizeof(bad_locations) / sizeof(bad_locations[0]));
 	tcase_add_loop_test(t, spaces_inside_data, 0, sizeof(inside_data) / sizeof(inside_data[0]));
 	tcase_add_test(t, spaces_inside_wal);
