@@ -398,6 +398,9 @@ static int receive_archives(struct run *r, struct pgr_err *err)
 	if (r->extract.control.len == 0 || !r->extract.have_backup_label)
 		return pgr_err_set(err, PGR_E_PROTOCOL, "the server's backup has no file \"%s\"",
 				   r->extract.control.len == 0 ? "global/pg_control" : "backup_label");
+	if (r->extract.skipped_links > 0)
+		warning(r, "%zu links of tablespaces that were created meanwhile were left out; recovery makes them",
+			r->extract.skipped_links);
 	if (r->manifest && !have_manifest)
 		return pgr_err_set(err, PGR_E_PROTOCOL, "the server sent no backup manifest");
 	return PGR_OK;
@@ -570,6 +573,8 @@ int pgr_basebackup_run(const struct pgr_basebackup_opts *opts, struct pgr_conn_p
 		pgr_stop_post(stop, err);
 	}
 	release(&r);
+	if (rc != PGR_OK && opts->failed != NULL)
+		opts->failed(opts->arg, err);
 	if (rc != PGR_OK)
 		clean_up(&r, made_slot, err->cls == PGR_E_CHECKSUM);
 	pgr_layout_free(r.layout);

@@ -71,6 +71,7 @@ struct pgr_basebackup_opts {
 	void (*say)(void *arg, const char *line);  /* shown always: what a clean-up removes */
 	void (*warning)(void *arg, const char *line);
 	void (*progress)(void *arg, const struct pgr_progress *p);
+	void (*failed)(void *arg, const struct pgr_err *err); /* the run has failed; its clean-up follows */
 	pgr_notice_fn *notice;
 	void *arg;
 };

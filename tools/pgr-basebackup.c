@@ -87,6 +87,7 @@ struct program {
 	char label[128];
 	bool show_progress;
 	bool have_compress;
+	bool error_said;
 	struct pgr_stop *stop;
 };
 
@@ -482,6 +483,16 @@ static void on_progress(void *arg, const struct pgr_progress *progress)
 	pgr_progress_line_show(&p->line, progress);
 }
 
+/* The reason comes before what the clean-up says. */
+static void on_failed(void *arg, const struct pgr_err *err)
+{
+	struct program *p = arg;
+
+	pgr_progress_line_end(&p->line);
+	pgr_say_error(&p->msg, err);
+	p->error_said = true;
+}
+
 static void on_signal(void *arg, int signo)
 {
 	struct program *p = arg;
@@ -509,6 +520,7 @@ static void init_program(struct program *p, const char *argv0)
 		.info = on_info,
 		.say = on_say,
 		.warning = on_warning,
+		.failed = on_failed,
 		.notice = on_notice,
 		.arg = p,
 	};
@@ -567,7 +579,7 @@ int main(int argc, char **argv)
 		rc = run(&p, &signo, &err);
 		pgr_progress_line_end(&p.line);
 	}
-	if (rc == PGR_ERR && err.msg[0] != '\0')
+	if (rc == PGR_ERR && err.msg[0] != '\0' && !p.error_said)
 		pgr_say_error(&p.msg, &err);
 	free_program(&p);
 	if (signo != 0)
