@@ -236,7 +236,7 @@ def test_wrong_password(primary, run, tmp):
 def test_tls_and_scram(primary, run, tmp, certificates):
     settings = primary.conninfo(user="keeper", password="it's a \\secret", sslmode="verify-full", host="localhost",
                                 sslrootcert=certificates.ca)
-    primary.switch_wal()
+    primary.sql("COMMENT ON DATABASE postgres IS 'one more record'")
     end = primary.lsn()
     run.receivewal("-D", tmp, "--endpos", end, "-d", settings)
     wal.assert_received(tmp, primary, end)

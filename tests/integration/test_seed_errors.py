@@ -157,6 +157,16 @@ def test_unknown_checksum_algorithm(pg, primary, run, tmp, target):
     nothing_left(tmp, primary)
 
 
+@pytest.mark.parametrize("specification", ["brotli", "gzip:10", "zstd:depth=3"])
+def test_compression_that_the_server_does_not_know(pg, primary, run, tmp, target, specification):
+    """Only the server knows what it can."""
+    if pg.major < 15:
+        pytest.skip("compression by the server came with 15")
+    failed(run.start_basebackup("-D", target, "-Z", f"server-{specification}", *primary.address()),
+           "could not initiate base backup: ERROR:  ", "compression")
+    nothing_left(tmp, primary)
+
+
 def test_file_name_too_long_for_tar(pg, clusters, run, tmp, target):
     server = clusters.create(pg).start()
     name = "n" * 120
