@@ -1,11 +1,14 @@
 #include "common/stop.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
+
+#include "common/sys.h"
 
 /*
  * - `set` goes from false to true once, after `why` is complete (release); who sees it true (acquire) reads
@@ -107,6 +110,23 @@ void pgr_stop_why(struct pgr_stop *stop, struct pgr_err *out)
 int pgr_stop_fd(const struct pgr_stop *stop)
 {
 	return stop->event_fd;
+}
+
+int pgr_stop_wait(struct pgr_stop *stop, const struct pgr_sys *sys, int64_t ms, struct pgr_err *err)
+{
+	int64_t until = sys->mono_ms(sys) + ms;
+
+	for (;;) {
+		struct pollfd fd = {.fd = pgr_stop_fd(stop), .events = POLLIN};
+		int64_t left = until - sys->mono_ms(sys);
+
+		if (pgr_stop_check(stop, err) != PGR_OK)
+			return PGR_ERR;
+		if (left <= 0)
+			return PGR_OK;
+		if (sys->poll(sys, &fd, 1, left < INT_MAX ? (int)left : INT_MAX) < 0 && errno != EINTR)
+			return pgr_err_sys(err, errno, "could not wait");
+	}
 }
 
 void pgr_stop_watch(struct pgr_stop *stop, struct pgr_waker *w)

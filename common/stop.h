@@ -10,10 +10,12 @@
 #define PGR_COMMON_STOP_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "common/err.h"
 
 struct pgr_stop;
+struct pgr_sys;
 
 /* Creates a latch that is not set.  Free with pgr_stop_free after every user is gone. */
 int pgr_stop_new(struct pgr_stop **out, struct pgr_err *err) PGR_MUST_USE;
@@ -36,6 +38,9 @@ void pgr_stop_why(struct pgr_stop *stop, struct pgr_err *out);
 
 /* A descriptor that becomes readable when the latch is set and stays so.  Never read from it. */
 int pgr_stop_fd(const struct pgr_stop *stop);
+
+/* Waits so long.  PGR_ERR: PGR_E_STOPPED as soon as the latch is set; PGR_E_SYSTEM if poll failed. */
+int pgr_stop_wait(struct pgr_stop *stop, const struct pgr_sys *sys, int64_t ms, struct pgr_err *err) PGR_MUST_USE;
 
 /*
  * Registers a waker that the post calls once, in the posting thread, after the latch is set

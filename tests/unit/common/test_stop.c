@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "common/stop.h"
+#include "common/sys.h"
 
 #define THREADS 8
 
@@ -387,6 +388,107 @@ START_TEST(unwatch_waits_for_a_call_in_progress)
 }
 END_TEST
 
+/* ---- waiting, on a clock that only poll moves ---- */
+
+struct slow_sys {
+	struct pgr_sys sys; /* first */
+	int64_t now;
+	int64_t step;	/* a poll lets so much time pass, at most what it was asked to wait */
+	int fail_errno; /* of the first poll; 0: none */
+	unsigned polls;
+	struct pgr_stop *post_to; /* in the second poll; NULL */
+};
+
+static struct slow_sys *slow_of(const struct pgr_sys *sys)
+{
+	union {
+		const struct pgr_sys *in;
+		struct slow_sys *out;
+	} u = {.in = sys};
+
+	return u.out;
+}
+
+static int64_t slow_now(const struct pgr_sys *sys)
+{
+	return slow_of(sys)->now;
+}
+
+static int slow_poll(const struct pgr_sys *sys, struct pollfd *fds, nfds_t n, int ms)
+{
+	struct slow_sys *s = slow_of(sys);
+	struct pgr_err why;
+
+	ck_assert_uint_eq(n, 1);
+	ck_assert_int_gt(ms, 0);
+	s->polls++;
+	s->now += s->step < ms ? s->step : ms;
+	if (s->polls == 1 && s->fail_errno != 0) {
+		errno = s->fail_errno;
+		return -1;
+	}
+	if (s->polls == 2 && s->post_to != NULL) {
+		pgr_err_set(&why, PGR_E_DATA, "bad");
+		pgr_stop_post(s->post_to, &why);
+	}
+	return poll(fds, n, 0);
+}
+
+static struct slow_sys slow(int64_t step)
+{
+	return (struct slow_sys){.sys = {.mono_ms = slow_now, .poll = slow_poll}, .now = 1000, .step = step};
+}
+
+START_TEST(a_wait_takes_its_time)
+{
+	struct pgr_stop *stop = new_stop();
+	struct slow_sys s = slow(7);
+	struct pgr_err e;
+
+	s.fail_errno = EINTR;
+	ck_assert_int_eq(pgr_stop_wait(stop, &s.sys, 100, &e), PGR_OK);
+	ck_assert_int_eq(s.now, 1100);
+	ck_assert_uint_eq(s.polls, 15);
+	ck_assert_int_eq(pgr_stop_wait(stop, &s.sys, 0, &e), PGR_OK);
+	ck_assert_uint_eq(s.polls, 15);
+	s.step = (int64_t)1 << 40;
+	ck_assert_int_eq(pgr_stop_wait(stop, &s.sys, (int64_t)1 << 33, &e), PGR_OK); /* longer than poll can wait */
+	ck_assert_int_eq(s.now, 1100 + ((int64_t)1 << 33));
+	pgr_stop_free(stop);
+}
+END_TEST
+
+START_TEST(a_stop_ends_a_wait)
+{
+	struct pgr_stop *stop = new_stop();
+	struct slow_sys s = slow(1);
+	struct pgr_err e;
+
+	s.post_to = stop;
+	ck_assert_int_eq(pgr_stop_wait(stop, &s.sys, 1000000, &e), PGR_ERR);
+	ck_assert_int_eq(e.cls, PGR_E_STOPPED);
+	ck_assert_str_eq(e.msg, "bad");
+	ck_assert_uint_eq(s.polls, 2);
+	ck_assert_int_eq(pgr_stop_wait(stop, &s.sys, 0, &e), PGR_ERR);
+	ck_assert_uint_eq(s.polls, 2);
+	pgr_stop_free(stop);
+}
+END_TEST
+
+START_TEST(a_wait_that_cannot_wait)
+{
+	struct pgr_stop *stop = new_stop();
+	struct slow_sys s = slow(1);
+	struct pgr_err e;
+
+	s.fail_errno = ENOMEM;
+	ck_assert_int_eq(pgr_stop_wait(stop, &s.sys, 50, &e), PGR_ERR);
+	ck_assert_int_eq(e.cls, PGR_E_SYSTEM);
+	ck_assert_int_eq(e.sys_errno, ENOMEM);
+	pgr_stop_free(stop);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("common/stop");
@@ -404,6 +506,9 @@ int main(void)
 	tcase_add_test(tc, of_many_posts_all_see_the_same_one);
 	tcase_add_test(tc, the_error_is_there_before_the_latch_is_set);
 	tcase_add_test(tc, no_waiter_is_left_behind);
+	tcase_add_test(tc, a_wait_takes_its_time);
+	tcase_add_test(tc, a_stop_ends_a_wait);
+	tcase_add_test(tc, a_wait_that_cannot_wait);
 	tcase_add_test(tc, unwatch_waits_for_a_call_in_progress);
 	suite_add_tcase(s, tc);
 
