@@ -157,8 +157,7 @@ static int check_version(struct run *r, struct pgr_err *err)
 			    text, pgr_cap_since(PGR_CAP_TIMELINE_HISTORY));
 		return pgr_err_hint(err, "Use -X none or -X fetch to disable log streaming.");
 	}
-	if (o->compress.where == PGR_COMP_SERVER && o->compress.method != PGR_COMP_NONE &&
-	    !pgr_cap_has(r->version, PGR_CAP_SERVER_COMPRESSION))
+	if (o->compress.where == PGR_COMP_SERVER && !pgr_cap_has(r->version, PGR_CAP_SERVER_COMPRESSION))
 		return pgr_err_set(err, PGR_E_USAGE, "server does not support server-side compression");
 	r->manifest = o->manifest && pgr_cap_has(r->version, PGR_CAP_MANIFEST);
 	return PGR_OK;
@@ -276,7 +275,7 @@ static uint64_t total_bytes(const struct pgr_bb_tablespace *list, size_t n)
 static int start_backup(struct run *r, struct pgr_err *err)
 {
 	const struct pgr_basebackup_opts *o = r->opts;
-	bool compressed = o->compress.where == PGR_COMP_SERVER && o->compress.method != PGR_COMP_NONE;
+	bool compressed = o->compress.where == PGR_COMP_SERVER; /* the server judges what was named */
 	struct pgr_base_backup_cmd cmd = {
 		.label = o->label,
 		.progress = o->estimate_size,
@@ -288,8 +287,8 @@ static int start_backup(struct run *r, struct pgr_err *err)
 		.manifest = r->manifest,
 		.manifest_force_encode = r->manifest && o->manifest_force_encode,
 		.manifest_checksums = r->manifest ? o->manifest_checksums : NULL,
-		.compression = compressed ? pgr_compression_name(o->compress.method) : NULL,
-		.compression_detail = compressed && o->compress.detail[0] != '\0' ? o->compress.detail : NULL,
+		.compression = compressed ? o->compress.name : NULL,
+		.compression_detail = compressed && o->compress.has_detail ? o->compress.detail : NULL,
 	};
 	const struct pgr_bb_tablespace *list;
 	size_t n;
@@ -546,6 +545,16 @@ static void clean_up(struct run *r, bool made_slot, bool keep)
 		warning(r, "failed to remove what was written: %s", e.msg);
 }
 
+/*
+ * A walsender that makes a checkpoint for us, or waits for the archiver, does not look at its socket: it is told. Where
+ * the network is the reason of the failure nobody could be.
+ */
+static void cancel_command(struct run *r, const struct pgr_err *why)
+{
+	if (r->client != NULL && pgr_client_state(r->client) == PGR_SS_BUSY && why->cls != PGR_E_NETWORK)
+		pgr_transport_cancel(pgr_client_transport(r->client));
+}
+
 /* Ends threads and connections, in the order in which they depend on each other; the layout is left for the clean-up.
  */
 static void release(struct run *r)
@@ -571,6 +580,7 @@ int pgr_basebackup_run(const struct pgr_basebackup_opts *opts, struct pgr_conn_p
 		if (err->cls == PGR_E_STOPPED)
 			pgr_stop_why(stop, err);
 		pgr_stop_post(stop, err);
+		cancel_command(&r, err);
 	}
 	release(&r);
 	if (rc != PGR_OK && opts->failed != NULL)
