@@ -41,7 +41,11 @@ struct pgr_receiver_opts {
 				there (keepalive with wal_end >= stop_at) */
 	bool wait_for_space; /* when a new segment finds the disk full: wait for space, with the connection kept alive,
 				instead of failing */
-	void (*log)(void *arg, int level, const char *line); /* level 0: -v messages, 1: warnings; NULL: none */
+	/*
+	 * What -v tells in pg_receivewal's words (level 0: where streaming starts and stops, each finished segment, a
+	 * timeline switch), and warnings (level 1).  Called in the thread that runs; NULL: none.
+	 */
+	void (*log)(void *arg, int level, const char *line);
 	void *log_arg;
 };
 

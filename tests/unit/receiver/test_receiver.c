@@ -1,0 +1,1629 @@
+#include <check.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "common/fs.h"
+#include "proto/client.h"
+#include "proto/cursor.h"
+#include "receiver/receiver.h"
+#include "receiver/walstore.h"
+#include "tests/support/fault_sys.h"
+#include "tests/support/scripted.h"
+
+#define SEG	PGR_WALSEG_MIN
+#define START	((pgr_lsn)3 * SEG)
+#define SEG3	"000000010000000000000003"
+#define SEG4	"000000010000000000000004"
+#define VERSION 150020
+#define SYSID	"7654321098765432109"
+
+/* ---- a run: a server's script, a store in a directory, what was said and sent ---- */
+
+struct full_sys {
+	struct pgr_sys sys; /* first */
+	int full;	    /* so many allocations fail, from the second segment on */
+	int seen;
+	int polls;
+};
+
+struct fixture {
+	char dir[64];
+	const struct pgr_sys *sys; /* the real one, or one of these */
+	struct pgr_fault_sys fault;
+	struct full_sys full;
+	struct pgr_sys other;
+
+	struct pgr_walstore_opts store_opts;
+	struct pgr_receiver_opts opts;
+	struct pgr_walstore *store;
+	struct pgr_receiver *r;
+	struct pgr_scripted *server;
+	struct pgr_client *client;
+	struct pgr_buf sent; /* by us, all runs */
+	char log[8192];
+	enum pgr_receiver_end how;
+	struct pgr_err err;
+};
+
+static struct fixture fx;
+
+static void on_log(void *arg, int level, const char *line)
+{
+	struct fixture *f = arg;
+	size_t n = strlen(f->log);
+
+	snprintf(f->log + n, sizeof(f->log) - n, "%d %s\n", level, line);
+}
+
+static void setup(void)
+{
+	memset(&fx, 0, sizeof(fx));
+	snprintf(fx.dir, sizeof(fx.dir), "%s/pgr-receiver-XXXXXX", P_tmpdir);
+	ck_assert_ptr_nonnull(mkdtemp(fx.dir));
+	fx.sys = pgr_sys_real();
+	fx.store_opts = (struct pgr_walstore_opts){
+		.dir = fx.dir,
+		.segment_bytes = SEG,
+		.file_mode = 0600,
+		.sync = true,
+		.partial_suffix = true,
+	};
+	fx.opts = (struct pgr_receiver_opts){
+		.system_id = SYSID,
+		.start = START + 12345,
+		.tli = 1,
+		.segment_bytes = SEG,
+		.status_interval_ms = 3600000,
+		.log = on_log,
+		.log_arg = &fx,
+	};
+}
+
+static void disconnect(void)
+{
+	pgr_client_free(fx.client);
+	fx.client = NULL;
+	fx.server = NULL;
+}
+
+static void drop(void)
+{
+	disconnect();
+	pgr_receiver_free(fx.r);
+	pgr_walstore_free(fx.store);
+	fx.r = NULL;
+	fx.store = NULL;
+}
+
+static void teardown(void)
+{
+	struct pgr_err err;
+
+	drop();
+	pgr_buf_fini(&fx.sent);
+	ck_assert_int_eq(pgr_fs_remove_tree(pgr_sys_real(), fx.dir, true, &err), PGR_OK);
+}
+
+static void make_receiver(void)
+{
+	int dfd = open(fx.dir, O_RDONLY | O_DIRECTORY);
+
+	ck_assert_int_ge(dfd, 0);
+	ck_assert_int_eq(pgr_walstore_new(&fx.store, fx.sys, dfd, &fx.store_opts, &fx.err), PGR_OK);
+	ck_assert_int_eq(pgr_receiver_new(&fx.r, fx.sys, fx.store, &fx.opts, &fx.err), PGR_OK);
+}
+
+static void connect_to_version(int version, size_t chunk)
+{
+	disconnect();
+	fx.server = pgr_scripted_new(version, chunk);
+	pgr_scripted_tap(fx.server, &fx.sent);
+	ck_assert_int_eq(
+		pgr_client_new(&fx.client, pgr_scripted_transport(fx.server), pgr_sys_real(), NULL, NULL, &fx.err),
+		PGR_OK);
+}
+
+static void connect_server(size_t chunk)
+{
+	connect_to_version(VERSION, chunk);
+}
+
+static int run(void)
+{
+	if (fx.r == NULL)
+		make_receiver();
+	return pgr_receiver_run(fx.r, fx.client, &fx.how, &fx.err);
+}
+
+static void run_to(enum pgr_receiver_end how)
+{
+	int rc = run();
+
+	ck_assert_msg(rc == PGR_OK, "%s", fx.err.msg);
+	ck_assert_int_eq(fx.how, how);
+}
+
+static void run_fails(enum pgr_errclass cls, const char *message)
+{
+	ck_assert_int_eq(run(), PGR_ERR);
+	ck_assert_msg(strcmp(fx.err.msg, message) == 0, "\"%s\" instead of \"%s\"", fx.err.msg, message);
+	ck_assert_int_eq(fx.err.cls, cls);
+	ck_assert_str_eq(pgr_walstore_open_name(fx.store), "");
+}
+
+/* ---- what the server says ---- */
+
+static void s_rows(int ncols, const char *const *values, const char *tag)
+{
+	static const char *const names[] = {"a", "b", "c", "d"};
+	struct pgr_buf b = {0};
+
+	pgr_msg_row_desc(&b, ncols, names);
+	pgr_msg_row(&b, ncols, values);
+	pgr_msg_complete(&b, tag);
+	pgr_scripted_send_buf(fx.server, &b);
+}
+
+static void s_ready(void)
+{
+	struct pgr_buf b = {0};
+
+	pgr_msg_ready(&b);
+	pgr_scripted_send_buf(fx.server, &b);
+}
+
+static void s_complete(const char *tag)
+{
+	struct pgr_buf b = {0};
+
+	pgr_msg_complete(&b, tag);
+	pgr_scripted_send_buf(fx.server, &b);
+}
+
+static void s_identify(const char *tli)
+{
+	const char *const values[] = {SYSID, tli, "0/3000000", NULL};
+
+	pgr_scripted_expect(fx.server, 'Q');
+	s_rows(4, values, "IDENTIFY_SYSTEM");
+	s_ready();
+}
+
+static void s_history(const char *name, const char *content)
+{
+	const char *const values[] = {name, content};
+
+	pgr_scripted_expect(fx.server, 'Q');
+	s_rows(2, values, "TIMELINE_HISTORY");
+	s_ready();
+}
+
+static void s_both(void)
+{
+	struct pgr_buf b = {0};
+
+	pgr_scripted_expect(fx.server, 'Q');
+	pgr_msg_copy_response(&b, 'W');
+	pgr_scripted_send_buf(fx.server, &b);
+}
+
+static uint8_t wal_byte(pgr_lsn lsn)
+{
+	return (uint8_t)((lsn * UINT64_C(0x9E3779B97F4A7C15)) >> 56);
+}
+
+static void put_wal(struct pgr_buf *b, pgr_lsn lsn, size_t len)
+{
+	struct pgr_buf body = {0};
+	uint8_t *wal = malloc(len + 1);
+
+	ck_assert_ptr_nonnull(wal);
+	for (size_t i = 0; i < len; i++)
+		wal[i] = wal_byte(lsn + i);
+	pgr_msg_wal(&body, lsn, lsn + len, wal, len);
+	pgr_msg_copy_data(b, body.data, body.len);
+	pgr_buf_fini(&body);
+	free(wal);
+}
+
+static void s_wal(pgr_lsn lsn, size_t len)
+{
+	struct pgr_buf b = {0};
+
+	put_wal(&b, lsn, len);
+	pgr_scripted_send_buf(fx.server, &b);
+}
+
+static void s_keepalive(pgr_lsn end, int reply)
+{
+	struct pgr_buf body = {0}, b = {0};
+
+	pgr_msg_keepalive(&body, end, reply);
+	pgr_msg_copy_data(&b, body.data, body.len);
+	pgr_buf_fini(&body);
+	pgr_scripted_send_buf(fx.server, &b);
+}
+
+static void s_copy_done(void)
+{
+	struct pgr_buf b = {0};
+
+	pgr_msg_copy_done(&b);
+	pgr_scripted_send_buf(fx.server, &b);
+}
+
+static void s_error(const char *severity, const char *code, const char *text)
+{
+	struct pgr_buf b = {0};
+
+	pgr_msg_error(&b, severity, code, text);
+	pgr_scripted_send_buf(fx.server, &b);
+}
+
+/* The server's part of an orderly stop. */
+static void s_stopped(void)
+{
+	pgr_scripted_expect(fx.server, 'c');
+	s_copy_done();
+	s_complete("START_STREAMING");
+	s_complete("START_REPLICATION");
+	s_ready();
+}
+
+/* The server's part of the end of a timeline, after its WAL. */
+static void s_end_of_timeline(const char *next_tli, const char *next_start)
+{
+	const char *const values[] = {next_tli, next_start};
+
+	s_copy_done();
+	pgr_scripted_expect(fx.server, 'c');
+	s_rows(2, values, "START_STREAMING");
+	s_complete("START_REPLICATION");
+	s_ready();
+}
+
+static void s_begin(void)
+{
+	s_identify("1");
+	s_both();
+}
+
+/* ---- what we sent ---- */
+
+struct status {
+	pgr_lsn write, flush, apply;
+	bool reply;
+};
+
+/* The nth message of a type that we sent; false when there is none. */
+static bool sent(char type, unsigned nth, struct pgr_span *body)
+{
+	struct pgr_cursor c = pgr_cur(fx.sent.data, fx.sent.len);
+
+	while (c.left > 0) {
+		char got = (char)pgr_cur_u8(&c);
+		uint32_t len = pgr_cur_u32(&c);
+
+		*body = pgr_cur_span(&c, len - 4);
+		ck_assert(!c.bad);
+		if (got == type && nth-- == 0)
+			return true;
+	}
+	return false;
+}
+
+static unsigned count_sent(char type)
+{
+	struct pgr_span body;
+	unsigned n = 0;
+
+	while (sent(type, n, &body))
+		n++;
+	return n;
+}
+
+static void check_query(unsigned nth, const char *text)
+{
+	struct pgr_span body;
+
+	ck_assert_msg(sent('Q', nth, &body), "%s was not sent", text);
+	ck_assert_msg(strcmp((const char *)body.p, text) == 0, "\"%s\" instead of \"%s\"", (const char *)body.p, text);
+}
+
+static bool get_status(unsigned nth, struct status *st)
+{
+	struct pgr_span body;
+	struct pgr_cursor c;
+
+	if (!sent('d', nth, &body))
+		return false;
+	c = pgr_cur(body.p, body.len);
+	ck_assert_int_eq(pgr_cur_u8(&c), 'r');
+	st->write = pgr_cur_u64(&c);
+	st->flush = pgr_cur_u64(&c);
+	st->apply = pgr_cur_u64(&c);
+	pgr_cur_u64(&c); /* the time */
+	st->reply = pgr_cur_u8(&c) != 0;
+	ck_assert(pgr_cur_done(&c));
+	ck_assert_uint_eq(st->apply, 0);
+	ck_assert_uint_le(st->flush, st->write);
+	return true;
+}
+
+static void check_status(unsigned nth, pgr_lsn write, pgr_lsn flush, bool reply)
+{
+	struct status st;
+
+	ck_assert_msg(get_status(nth, &st), "status %u was not sent", nth);
+	ck_assert_uint_eq(st.write, write);
+	ck_assert_uint_eq(st.flush, flush);
+	ck_assert_int_eq(st.reply, reply);
+}
+
+/* ---- what is in the directory ---- */
+
+static bool exists(const char *name)
+{
+	char path[128];
+	struct stat st;
+
+	snprintf(path, sizeof(path), "%s/%s", fx.dir, name);
+	return stat(path, &st) == 0;
+}
+
+/* The file holds WAL from `lsn`, `len` bytes of it. */
+static void check_file(const char *name, pgr_lsn lsn, size_t len)
+{
+	struct pgr_err err;
+	char *data;
+	size_t size, right = 0;
+	int dfd = open(fx.dir, O_RDONLY | O_DIRECTORY);
+
+	ck_assert_int_ge(dfd, 0);
+	ck_assert_msg(pgr_fs_read_file(pgr_sys_real(), dfd, fx.dir, name, 1u << 25, &data, &size, &err) == PGR_OK, "%s",
+		      name);
+	close(dfd);
+	ck_assert_uint_ge(size, len);
+	while (right < len && (uint8_t)data[right] == wal_byte(lsn + right))
+		right++;
+	ck_assert_msg(right == len, "%s: byte %zu is wrong", name, right);
+	free(data);
+}
+
+static void put_file(const char *name, const char *content)
+{
+	char path[128];
+	FILE *f;
+
+	snprintf(path, sizeof(path), "%s/%s", fx.dir, name);
+	f = fopen(path, "w");
+	ck_assert_ptr_nonnull(f);
+	fputs(content, f);
+	fclose(f);
+}
+
+static unsigned open_fds(void)
+{
+	DIR *d = opendir("/proc/self/fd");
+	unsigned n = 0;
+
+	ck_assert_ptr_nonnull(d);
+	while (readdir(d) != NULL)
+		n++;
+	closedir(d);
+	return n;
+}
+
+/* ---- streaming and stopping ---- */
+
+static const size_t chunks[] = {0, 1, 7, 100000};
+
+/* A base backup's way: up to a position, whatever the pieces. */
+START_TEST(stream_and_stop)
+{
+	fx.opts.slot = "a \"slot\"";
+	fx.opts.report_flush = true;
+	fx.opts.stop_at = START + SEG + 1000;
+	connect_server(chunks[_i]);
+	s_begin();
+	s_wal(START, 100000);
+	s_keepalive(START + 100000, 0);
+	s_wal(START + 100000, SEG - 100000 - 10);
+	s_wal(START + SEG - 10, 1010);	/* across the end of a segment */
+	s_wal(START + SEG + 1000, 500); /* under way while we stop */
+	s_stopped();
+	run_to(PGR_RECV_STOPPED);
+	ck_assert_int_eq(pgr_client_state(fx.client), PGR_SS_READY);
+	check_query(0, "IDENTIFY_SYSTEM");
+	check_query(1, "START_REPLICATION SLOT \"a \"\"slot\"\"\" 0/300000 TIMELINE 1");
+	ck_assert_uint_eq(pgr_receiver_received(fx.r), START + SEG + 1000);
+	ck_assert_uint_eq(pgr_receiver_synced(fx.r), START + SEG + 1000);
+	ck_assert_uint_eq(pgr_receiver_tli(fx.r), 1);
+	check_file(SEG3, START, SEG);
+	check_file(SEG4 ".partial", START + SEG, 1000);
+
+	/* one at the end of the segment, where no more than the segment is durable, one before the CopyDone */
+	ck_assert_uint_eq(count_sent('d'), 2);
+	ck_assert_uint_eq(count_sent('c'), 1);
+	{
+		struct status st;
+
+		ck_assert(get_status(0, &st));
+		ck_assert_uint_eq(st.flush, START + SEG);
+		ck_assert_uint_ge(st.write, START + SEG);
+	}
+	check_status(1, START + SEG + 1000, START + SEG + 1000, false);
+	ck_assert_str_eq(fx.log, "0 starting log streaming at 0/300000 (timeline 1)\n"
+				 "0 finished segment at 0/400000 (timeline 1)\n"
+				 "0 not renaming \"" SEG4 ".partial\", segment is not complete\n"
+				 "0 stopped log streaming at 0/4003E8 (timeline 1)\n");
+}
+END_TEST
+
+/* Nobody may count on a standby that does not report: not even by accident. */
+START_TEST(no_flush_reports)
+{
+	fx.opts.stop_at = START + 1000;
+	connect_server(0);
+	s_begin();
+	s_wal(START, 500);
+	s_keepalive(START + 500, 1);
+	pgr_scripted_expect(fx.server, 'd');
+	s_wal(START + 500, 500);
+	s_stopped();
+	run_to(PGR_RECV_STOPPED);
+	ck_assert_uint_eq(count_sent('d'), 2);
+	check_status(0, START + 500, 0, false);
+	check_status(1, START + 1000, 0, false);
+}
+END_TEST
+
+/* A server that shuts down asks for a reply, and waits until all it sent is flushed. */
+START_TEST(keepalive_is_answered_with_a_flush)
+{
+	fx.opts.report_flush = true;
+	fx.opts.status_interval_ms = 0;
+	fx.opts.stop_at = START + 1000;
+	connect_server(_i == 0 ? 0 : 1);
+	s_begin();
+	s_keepalive(START, 1);
+	pgr_scripted_expect(fx.server, 'd');
+	s_wal(START, 500);
+	s_keepalive(START + 500, 1);
+	pgr_scripted_expect(fx.server, 'd');
+	s_keepalive(START + 500, 0);
+	s_wal(START + 500, 500);
+	s_stopped();
+	run_to(PGR_RECV_STOPPED);
+	ck_assert_uint_eq(count_sent('d'), 3);
+	check_status(0, START, START, false);
+	check_status(1, START + 500, START + 500, false);
+	check_status(2, START + 1000, START + 1000, false);
+}
+END_TEST
+
+START_TEST(base_backup_names)
+{
+	fx.store_opts.partial_suffix = false;
+	fx.opts.stop_at = START + 1000;
+	connect_server(0);
+	s_begin();
+	s_wal(START, 1000);
+	s_stopped();
+	run_to(PGR_RECV_STOPPED);
+	check_file(SEG3, START, 1000);
+	ck_assert(!exists(SEG3 ".partial"));
+	ck_assert_ptr_null(strstr(fx.log, "not renaming"));
+	ck_assert_int_eq(pgr_walstore_close_segment(fx.store, true, &fx.err), PGR_OK);
+}
+END_TEST
+
+START_TEST(stop_position_is_passed_already)
+{
+	fx.opts.stop_at = _i == 0 ? START : START - 1;
+	connect_server(0);
+	s_identify("1");
+	run_to(PGR_RECV_STOPPED);
+	ck_assert_uint_eq(count_sent('Q'), 1);
+	ck_assert_int_eq(pgr_client_state(fx.client), PGR_SS_READY);
+	ck_assert_uint_eq(pgr_receiver_received(fx.r), START);
+}
+END_TEST
+
+START_TEST(stop_before_the_start)
+{
+	connect_server(0);
+	s_identify("1");
+	make_receiver();
+	pgr_receiver_stop_now(fx.r);
+	run_to(PGR_RECV_STOPPED);
+	ck_assert_uint_eq(count_sent('Q'), 1);
+}
+END_TEST
+
+/* --endpos: a byte beyond it is proof that all before it is here. */
+START_TEST(strict_beyond)
+{
+	fx.opts.stop_at = START + 1000;
+	fx.opts.stop_at_strict = true;
+	connect_server(0);
+	s_begin();
+	s_wal(START, 999);
+	s_keepalive(START + 999, 0);
+	s_wal(START + 999, 2);
+	s_stopped();
+	run_to(PGR_RECV_STOPPED);
+	ck_assert_uint_eq(pgr_receiver_received(fx.r), START + 1001);
+	ck_assert_uint_eq(count_sent('d'), 1);
+}
+END_TEST
+
+/* --endpos at the very end of an idle server's WAL: it is asked, and says so. */
+START_TEST(strict_at_the_end)
+{
+	fx.opts.stop_at = START + 1000;
+	fx.opts.stop_at_strict = true;
+	fx.opts.status_interval_ms = _i == 0 ? 0 : 3600000;
+	connect_server(0);
+	s_begin();
+	s_wal(START, 1000);
+	pgr_scripted_expect(fx.server, 'd');
+	s_keepalive(START + 1000, 0);
+	s_stopped();
+	run_to(PGR_RECV_STOPPED);
+	ck_assert_uint_eq(count_sent('d'), 2);
+	check_status(0, START + 1000, 0, true);
+	check_status(1, START + 1000, 0, false);
+}
+END_TEST
+
+/* Exactly reached, but what the server said was said before: WAL may still come. */
+START_TEST(strict_is_not_satisfied_early)
+{
+	fx.opts.stop_at = START + 1000;
+	fx.opts.stop_at_strict = true;
+	connect_server(0);
+	s_begin();
+	s_keepalive(START + 500, 0);
+	s_wal(START, 1000);
+	pgr_scripted_expect(fx.server, 'd'); /* asked */
+	s_keepalive(START + 900, 0);	     /* an old one */
+	s_wal(START + 1000, 100);
+	s_stopped();
+	run_to(PGR_RECV_STOPPED);
+	ck_assert_uint_eq(pgr_receiver_received(fx.r), START + 1100);
+}
+END_TEST
+
+/* ---- other threads ---- */
+
+static void *stop_when_received(void *arg)
+{
+	pgr_lsn *at = arg;
+
+	while (pgr_receiver_received(fx.r) < START + 1000)
+		sched_yield();
+	ck_assert_uint_le(pgr_receiver_synced(fx.r), START + 1000);
+	ck_assert_uint_eq(pgr_receiver_tli(fx.r), 1);
+	if (at != NULL)
+		pgr_receiver_stop_at(fx.r, *at);
+	else
+		pgr_receiver_stop_now(fx.r);
+	return NULL;
+}
+
+/* The stop comes while the stream is idle: the wait must end. */
+static void stop_from_outside(pgr_lsn *at)
+{
+	pthread_t thread;
+
+	fx.opts.status_interval_ms = 0;
+	connect_server(0);
+	s_begin();
+	s_wal(START, 1000);
+	s_stopped();
+	make_receiver();
+	ck_assert_int_eq(pthread_create(&thread, NULL, stop_when_received, at), 0);
+	run_to(PGR_RECV_STOPPED);
+	pthread_join(thread, NULL);
+	ck_assert_int_eq(pgr_client_state(fx.client), PGR_SS_READY);
+	ck_assert_uint_eq(pgr_receiver_synced(fx.r), START + 1000);
+}
+
+START_TEST(stop_at_from_a_thread)
+{
+	pgr_lsn at[] = {START + 1000, START + 10};
+
+	stop_from_outside(&at[_i]);
+}
+END_TEST
+
+START_TEST(stop_now_from_a_thread)
+{
+	stop_from_outside(NULL);
+	ck_assert_ptr_null(strstr(fx.log, "stopped log streaming"));
+}
+END_TEST
+
+/* A position ahead does not stop anything yet. */
+START_TEST(stop_at_ahead)
+{
+	connect_server(0);
+	s_begin();
+	s_wal(START, 1000);
+	s_wal(START + 1000, 1000);
+	s_stopped();
+	make_receiver();
+	pgr_receiver_stop_at(fx.r, START + 1500);
+	run_to(PGR_RECV_STOPPED);
+	ck_assert_uint_eq(pgr_receiver_received(fx.r), START + 2000);
+}
+END_TEST
+
+/* Whoever looks at the wall clock, to send a status message, finds that a stop position was just set. */
+static int64_t waking_us(const struct pgr_sys *sys)
+{
+	(void)sys;
+	pgr_receiver_stop_at(fx.r, START + 1500);
+	return pgr_sys_real()->wall_us(pgr_sys_real());
+}
+
+/* A wake-up in the middle of the stream that changes nothing yet: the stream goes on. */
+START_TEST(woken_for_later)
+{
+	fx.other = *pgr_sys_real();
+	fx.other.wall_us = waking_us;
+	fx.sys = &fx.other;
+	connect_server(0);
+	s_begin();
+	s_wal(START, 1000);
+	s_keepalive(START + 1000, 1);
+	pgr_scripted_expect(fx.server, 'd');
+	s_wal(START + 1000, 1000);
+	s_stopped();
+	run_to(PGR_RECV_STOPPED);
+	ck_assert_uint_eq(pgr_receiver_received(fx.r), START + 2000);
+}
+END_TEST
+
+/* ---- --synchronous ---- */
+
+/* All that is here is written, then one sync and one report serve it. */
+START_TEST(group_commit)
+{
+	struct pgr_buf b = {0};
+
+	pgr_fault_sys_init(&fx.fault, 0, 0);
+	fx.sys = &fx.fault.sys;
+	fx.opts.synchronous = fx.opts.report_flush = true;
+	fx.opts.status_interval_ms = 0;
+	fx.opts.stop_at = START + 4000;
+	connect_server(_i == 0 ? 0 : 500);
+	s_begin();
+	put_wal(&b, START, 1000);
+	put_wal(&b, START + 1000, 1000);
+	put_wal(&b, START + 2000, 500);
+	pgr_scripted_send_buf(fx.server, &b);
+	pgr_scripted_expect(fx.server, 'd');
+	s_wal(START + 2500, 500);
+	pgr_scripted_expect(fx.server, 'd');
+	s_wal(START + 3000, 1000);
+	s_stopped();
+	run_to(PGR_RECV_STOPPED);
+	ck_assert_uint_eq(count_sent('d'), 3);
+	check_status(0, START + 2500, START + 2500, false);
+	check_status(1, START + 3000, START + 3000, false);
+	check_status(2, START + 4000, START + 4000, false);
+	/* begin: the directory; then the file and the directory, then the file twice */
+	ck_assert_uint_eq(fx.fault.fsyncs, 5);
+}
+END_TEST
+
+/* A stream that never pauses is reported all the same. */
+START_TEST(endless_burst)
+{
+	const uint32_t big = 16 * SEG;
+	const pgr_lsn start = 2 * (pgr_lsn)big;
+	struct status st;
+
+	fx.opts.synchronous = fx.opts.report_flush = true;
+	fx.opts.segment_bytes = fx.store_opts.segment_bytes = big;
+	fx.opts.start = start;
+	fx.opts.stop_at = start + 48 * 131072;
+	connect_server(0);
+	s_begin();
+	{
+		struct pgr_buf b = {0};
+
+		for (unsigned i = 0; i < 48; i++)
+			put_wal(&b, start + i * 131072, 131072);
+		pgr_scripted_send_buf(fx.server, &b);
+	}
+	s_stopped();
+	run_to(PGR_RECV_STOPPED);
+	ck_assert_uint_ge(count_sent('d'), 3);
+	ck_assert(get_status(0, &st));
+	ck_assert_uint_le(st.write, start + 4 * SEG);
+	ck_assert_uint_eq(st.flush, st.write);
+	check_file("000000010000000000000002.partial", start, 48 * 131072);
+}
+END_TEST
+
+/* ---- status messages ---- */
+
+/* They come by themselves, and after an interval of silence they are pings. */
+START_TEST(status_interval)
+{
+	fx.opts.status_interval_ms = 5;
+	fx.opts.stop_at = START + 2000;
+	connect_server(0);
+	s_begin();
+	s_wal(START, 1000);
+	pgr_scripted_expect(fx.server, 'd');
+	pgr_scripted_expect(fx.server, 'd');
+	pgr_scripted_expect(fx.server, 'd');
+	s_wal(START + 1000, 1000);
+	s_stopped();
+	run_to(PGR_RECV_STOPPED);
+	ck_assert_uint_ge(count_sent('d'), 4);
+	check_status(0, START + 1000, 0, false);
+	check_status(1, START + 1000, 0, true);
+	check_status(2, START + 1000, 0, true);
+	check_status(count_sent('d') - 1, START + 2000, 0, false);
+}
+END_TEST
+
+START_TEST(no_status_interval)
+{
+	fx.opts.status_interval_ms = 0;
+	fx.opts.stop_at = START + 2 * SEG;
+	connect_server(0);
+	s_begin();
+	for (unsigned i = 0; i < 32; i++)
+		s_wal(START + i * 65536, 65536);
+	s_stopped();
+	run_to(PGR_RECV_STOPPED);
+	ck_assert_uint_eq(count_sent('d'), 1); /* the last one */
+}
+END_TEST
+
+/* ---- WAL that must not be taken ---- */
+
+START_TEST(wrong_start)
+{
+	static const struct {
+		pgr_lsn first, second;
+		const char *message;
+	} cases[] = {
+		{START + 1, 0, "server sent WAL from 0/300001, expected it from 0/300000"},
+		{START - SEG, 0, "server sent WAL from 0/200000, expected it from 0/300000"},
+		{START, START + 101, "server sent WAL from 0/300065, expected it from 0/300064"},
+		{START, START + 99, "server sent WAL from 0/300063, expected it from 0/300064"},
+		{START, START, "server sent WAL from 0/300000, expected it from 0/300064"},
+	};
+
+	connect_server(0);
+	s_begin();
+	s_wal(cases[_i].first, 100);
+	s_wal(cases[_i].second, 100);
+	run_fails(PGR_E_PROTOCOL, cases[_i].message);
+	if (cases[_i].first == START)
+		check_file(SEG3 ".partial", START, 100);
+}
+END_TEST
+
+START_TEST(bad_messages)
+{
+	static const struct {
+		const char *body;
+		size_t len;
+	} cases[] = {{"", 0}, {"x123", 4}, {"w1234567", 8}, {"k1234567", 8}, {"n\0\0", 3}};
+	struct pgr_buf b = {0};
+
+	connect_server(0);
+	s_begin();
+	s_wal(START, 100);
+	pgr_msg_copy_data(&b, cases[_i].body, cases[_i].len);
+	pgr_scripted_send_buf(fx.server, &b);
+	ck_assert_int_eq(run(), PGR_ERR);
+	ck_assert_int_eq(fx.err.cls, PGR_E_PROTOCOL);
+	ck_assert_str_eq(pgr_walstore_open_name(fx.store), "");
+	ck_assert_uint_eq(pgr_receiver_synced(fx.r), START + 100);
+}
+END_TEST
+
+/* ---- timelines ---- */
+
+/* Two switches in a row, one of them with the single CommandComplete of 13.0. */
+START_TEST(timelines)
+{
+	const char *const third[] = {"7", "0/5000C8"};
+
+	fx.opts.report_flush = true;
+	fx.opts.stop_at = START + 2 * SEG + 300;
+	connect_server(chunks[_i]);
+	s_identify("7");
+	s_both();
+	s_wal(START, SEG + 200); /* a little more than the timeline has in the end */
+	s_end_of_timeline("2", "0/400064");
+	s_history("00000002.history", "1\t0/400064\tno recovery target specified\n");
+	s_both();
+	s_wal(START + SEG, SEG);
+	s_wal(START + 2 * SEG, 200);
+	s_copy_done();
+	pgr_scripted_expect(fx.server, 'c');
+	s_rows(2, third, "START_STREAMING");
+	s_ready();
+	s_history("00000007.history", "1\t0/400064\tx\n\n2\t0/5000C8\ty\n");
+	s_both();
+	s_wal(START + 2 * SEG, 300);
+	s_stopped();
+	run_to(PGR_RECV_STOPPED);
+	check_query(1, "START_REPLICATION 0/300000 TIMELINE 1");
+	check_query(2, "TIMELINE_HISTORY 2");
+	check_query(3, "START_REPLICATION 0/400000 TIMELINE 2");
+	check_query(4, "TIMELINE_HISTORY 7");
+	check_query(5, "START_REPLICATION 0/500000 TIMELINE 7");
+	ck_assert_uint_eq(count_sent('Q'), 6);
+	ck_assert_uint_eq(count_sent('c'), 3);
+	ck_assert_uint_eq(pgr_receiver_tli(fx.r), 7);
+	ck_assert_uint_eq(pgr_receiver_synced(fx.r), START + 2 * SEG + 300);
+	check_file(SEG3, START, SEG);
+	check_file(SEG4 ".partial", START + SEG, 200);
+	check_file("000000020000000000000004", START + SEG, SEG);
+	check_file("000000020000000000000005.partial", START + 2 * SEG, 200);
+	check_file("000000070000000000000005.partial", START + 2 * SEG, 300);
+	ck_assert(exists("00000002.history"));
+	ck_assert(exists("00000007.history"));
+	ck_assert_str_eq(fx.log, "0 starting log streaming at 0/300000 (timeline 1)\n"
+				 "0 finished segment at 0/400000 (timeline 1)\n"
+				 "0 not renaming \"" SEG4 ".partial\", segment is not complete\n"
+				 "0 switched to timeline 2 at 0/400064\n"
+				 "0 finished segment at 0/500000 (timeline 2)\n"
+				 "0 not renaming \"000000020000000000000005.partial\", segment is not complete\n"
+				 "0 switched to timeline 7 at 0/5000C8\n"
+				 "0 not renaming \"000000070000000000000005.partial\", segment is not complete\n"
+				 "0 stopped log streaming at 0/50012C (timeline 7)\n");
+}
+END_TEST
+
+/* Asked for exactly the end of an old timeline, the server has nothing to copy. */
+START_TEST(end_of_an_old_timeline)
+{
+	const char *const next[] = {"2", "0/300000"};
+
+	fx.opts.stop_at = START + 100;
+	connect_server(0);
+	s_identify("2");
+	pgr_scripted_expect(fx.server, 'Q');
+	s_rows(2, next, "START_STREAMING");
+	s_complete("START_REPLICATION");
+	s_ready();
+	s_history("00000002.history", "1\t0/300000\n");
+	s_both();
+	s_wal(START, 100);
+	s_stopped();
+	run_to(PGR_RECV_STOPPED);
+	check_query(3, "START_REPLICATION 0/300000 TIMELINE 2");
+	check_file("000000020000000000000003.partial", START, 100);
+	ck_assert(!exists(SEG3 ".partial"));
+}
+END_TEST
+
+START_TEST(history_of_the_first_timeline)
+{
+	bool there = _i == 1;
+
+	fx.opts.tli = 3;
+	fx.opts.stop_at = START + 1;
+	if (there)
+		put_file("00000003.history", "1\t0/100\n");
+	connect_server(0);
+	s_identify("3");
+	if (!there)
+		s_history("00000003.history", "1\t0/100\n2\t0/200\n");
+	s_both();
+	s_wal(START, 1);
+	s_stopped();
+	run_to(PGR_RECV_STOPPED);
+	check_query(there ? 1 : 2, "START_REPLICATION 0/300000 TIMELINE 3");
+	ck_assert(exists("00000003.history"));
+}
+END_TEST
+
+static const struct {
+	const char *tli, *start, *message;
+} bad_switches[] = {
+	{"1", "0/300064", "server reported unexpected next timeline 1, following timeline 1"},
+	{"0", "0/300064", "server reported unexpected next timeline 0, following timeline 1"},
+	{"2", "0/300065",
+	 "server stopped streaming timeline 1 at 0/300064, but reported next timeline 2 to begin at 0/300065"},
+	{"2", "rubbish", "unexpected result set at the end of timeline 1"},
+	{"-2", "0/300064", "unexpected result set at the end of timeline 1"},
+	{"4294967296", "0/300064", "unexpected result set at the end of timeline 1"},
+	{NULL, "0/300064", "unexpected result set at the end of timeline 1"},
+	{"2", NULL, "unexpected result set at the end of timeline 1"},
+};
+
+START_TEST(bad_switch)
+{
+	connect_server(0);
+	s_identify("2");
+	s_both();
+	s_wal(START, 100);
+	s_end_of_timeline(bad_switches[_i].tli, bad_switches[_i].start);
+	run_fails(PGR_E_PROTOCOL, bad_switches[_i].message);
+	check_file(SEG3 ".partial", START, 100);
+}
+END_TEST
+
+START_TEST(no_next_timeline)
+{
+	connect_server(0);
+	s_begin();
+	s_wal(START, 100);
+	s_copy_done();
+	pgr_scripted_expect(fx.server, 'c');
+	s_complete("START_REPLICATION");
+	s_ready();
+	run_fails(PGR_E_PROTOCOL, "server ended timeline 1 at 0/300064 without naming the next one");
+}
+END_TEST
+
+START_TEST(two_next_timelines)
+{
+	const char *const next[] = {"3", "0/300000"};
+
+	connect_server(0);
+	s_begin();
+	s_wal(START, 100);
+	s_copy_done();
+	pgr_scripted_expect(fx.server, 'c');
+	s_rows(2, next, "START_STREAMING");
+	s_rows(2, next, "START_STREAMING");
+	s_ready();
+	run_fails(PGR_E_PROTOCOL, "unexpected result set at the end of timeline 1");
+}
+END_TEST
+
+static const struct {
+	const char *content, *message;
+	enum pgr_errclass cls;
+} bad_histories[] = {
+	{"2\t0/300064\n", "timeline 1 is not in the history of timeline 3", PGR_E_DATA},
+	{"1\t0/300063\n", "history of timeline 3: timeline 1 was left at 0/300063, but the server ended it at 0/300064",
+	 PGR_E_DATA},
+	{"", "timeline 1 is not in the history of timeline 3", PGR_E_DATA},
+	{"rubbish", "invalid history file of timeline 3, line 1: expected a timeline ID", PGR_E_DATA},
+	{"3\t0/300064\n",
+	 "invalid history file of timeline 3, line 1: timeline IDs must be less than the child timeline's ID",
+	 PGR_E_DATA},
+};
+
+START_TEST(bad_history)
+{
+	connect_server(0);
+	s_identify("3");
+	s_both();
+	s_wal(START, 100);
+	s_end_of_timeline("3", "0/300064");
+	s_history("00000003.history", bad_histories[_i].content);
+	run_fails(bad_histories[_i].cls, bad_histories[_i].message);
+	ck_assert(!exists("00000003.history"));
+}
+END_TEST
+
+/* A history that is there is not asked for again. */
+START_TEST(history_is_known)
+{
+	fx.opts.stop_at = START + 200;
+	put_file("00000002.history", "whatever is there stays");
+	connect_server(0);
+	s_identify("2");
+	s_both();
+	s_wal(START, 100);
+	s_end_of_timeline("2", "0/300064");
+	s_both();
+	s_wal(START, 200);
+	s_stopped();
+	run_to(PGR_RECV_STOPPED);
+	check_query(2, "START_REPLICATION 0/300000 TIMELINE 2");
+}
+END_TEST
+
+/* Before 9.3 there are no histories, and no end of a timeline that could be followed. */
+START_TEST(old_server)
+{
+	const char *const values[] = {SYSID, "2", "0/3000000"};
+
+	fx.opts.tli = 2;
+	connect_to_version(90224, 0);
+	pgr_scripted_expect(fx.server, 'Q');
+	s_rows(3, values, "IDENTIFY_SYSTEM");
+	s_ready();
+	ck_assert_int_eq(run(), PGR_ERR);
+	ck_assert_int_eq(fx.err.cls, PGR_E_USAGE);
+	ck_assert_uint_eq(count_sent('Q'), 1);
+}
+END_TEST
+
+/* ---- the wrong server ---- */
+
+START_TEST(wrong_system)
+{
+	const char *const values[] = {"123", "1", "0/3000000", NULL};
+
+	connect_server(0);
+	pgr_scripted_expect(fx.server, 'Q');
+	s_rows(4, values, "IDENTIFY_SYSTEM");
+	s_ready();
+	run_fails(PGR_E_USAGE,
+		  "system identifier does not match: expected " SYSID ", but the server that streams is 123");
+}
+END_TEST
+
+START_TEST(any_system)
+{
+	const char *const values[] = {"123", "1", "0/3000000", NULL};
+
+	fx.opts.system_id = NULL;
+	fx.opts.stop_at = START;
+	connect_server(0);
+	pgr_scripted_expect(fx.server, 'Q');
+	s_rows(4, values, "IDENTIFY_SYSTEM");
+	s_ready();
+	run_to(PGR_RECV_STOPPED);
+}
+END_TEST
+
+START_TEST(timeline_ahead)
+{
+	fx.opts.tli = 4;
+	connect_server(0);
+	s_identify("3");
+	run_fails(PGR_E_USAGE, "starting timeline 4 is not present in the server");
+}
+END_TEST
+
+/* ---- streams that end otherwise ---- */
+
+START_TEST(server_shuts_down)
+{
+	fx.opts.report_flush = true;
+	connect_server(0);
+	s_begin();
+	s_wal(START, 1000);
+	s_keepalive(START + 1000, 1);
+	pgr_scripted_expect(fx.server, 'd');
+	s_complete("COPY 0");
+	pgr_scripted_eof(fx.server);
+	run_to(PGR_RECV_SERVER_CLOSED);
+	check_status(0, START + 1000, START + 1000, false);
+	ck_assert_uint_eq(count_sent('c'), 0);
+	ck_assert_uint_eq(pgr_receiver_synced(fx.r), START + 1000);
+	check_file(SEG3 ".partial", START, 1000);
+}
+END_TEST
+
+/* The last WAL of a server that shuts down is the stop position: there can be no more. */
+START_TEST(server_shuts_down_at_the_stop_position)
+{
+	fx.opts.stop_at = START + 1000;
+	fx.opts.stop_at_strict = true;
+	connect_server(0);
+	s_begin();
+	s_wal(START, 1000);
+	s_complete("COPY 0");
+	pgr_scripted_eof(fx.server);
+	run_to(PGR_RECV_STOPPED);
+}
+END_TEST
+
+START_TEST(refused)
+{
+	connect_server(0);
+	s_identify("1");
+	pgr_scripted_expect(fx.server, 'Q');
+	s_error("ERROR", "42704", "replication slot \"x\" does not exist");
+	s_ready();
+	run_fails(PGR_E_SERVER, "could not send replication command \"START_REPLICATION\": ERROR:  replication slot "
+				"\"x\" does not exist");
+	ck_assert_str_eq(fx.err.sqlstate, "42704");
+}
+END_TEST
+
+/* An unexpected kind of COPY. */
+START_TEST(other_copy)
+{
+	struct pgr_buf b = {0};
+
+	connect_server(0);
+	s_identify("1");
+	pgr_scripted_expect(fx.server, 'Q');
+	pgr_msg_copy_response(&b, _i == 0 ? 'H' : 'G');
+	pgr_scripted_send_buf(fx.server, &b);
+	ck_assert_int_eq(run(), PGR_ERR);
+	ck_assert_int_eq(fx.err.cls, PGR_E_PROTOCOL);
+}
+END_TEST
+
+START_TEST(removed_segment)
+{
+	connect_server(0);
+	s_begin();
+	s_error("ERROR", "58P01",
+		"requested WAL segment 000000010000000000000003 has already been "
+		"removed");
+	s_ready();
+	run_fails(PGR_E_SERVER, "unexpected termination of replication stream: ERROR:  requested WAL segment "
+				"000000010000000000000003 has already been removed");
+	ck_assert_str_eq(fx.err.sqlstate, "58P01");
+	ck_assert(!fx.err.fatal);
+}
+END_TEST
+
+START_TEST(terminated)
+{
+	connect_server(0);
+	s_begin();
+	s_wal(START, 1000);
+	s_error("FATAL", "57P01", "terminating connection due to administrator command");
+	pgr_scripted_eof(fx.server);
+	run_fails(PGR_E_SERVER, "unexpected termination of replication stream: FATAL:  terminating connection due to "
+				"administrator command");
+	ck_assert(fx.err.fatal);
+	ck_assert_uint_eq(pgr_receiver_synced(fx.r), START + 1000);
+}
+END_TEST
+
+/* The connection is lost; the next run begins at the start of the open segment and goes on as if nothing was. */
+START_TEST(lost_and_resumed)
+{
+	fx.opts.stop_at = START + SEG + 3000;
+	connect_server(chunks[_i]);
+	s_begin();
+	s_wal(START, SEG + 1000);
+	if (_i % 2 == 0)
+		pgr_scripted_eof(fx.server);
+	else
+		pgr_scripted_reset(fx.server);
+	ck_assert_int_eq(run(), PGR_ERR);
+	ck_assert_int_eq(fx.err.cls, PGR_E_NETWORK);
+	ck_assert_uint_eq(pgr_receiver_synced(fx.r), START + SEG + 1000);
+	check_file(SEG4 ".partial", START + SEG, 1000);
+
+	connect_server(chunks[_i]);
+	s_begin();
+	s_wal(START + SEG, 3000);
+	s_stopped();
+	run_to(PGR_RECV_STOPPED);
+	check_query(3, "START_REPLICATION 0/400000 TIMELINE 1");
+	check_file(SEG4 ".partial", START + SEG, 3000);
+}
+END_TEST
+
+/* Lost after a switch was announced and before its history was here: the check is not forgotten. */
+START_TEST(lost_between_timelines)
+{
+	connect_server(0);
+	s_identify("2");
+	s_both();
+	s_wal(START, 100);
+	s_end_of_timeline("2", "0/300064");
+	pgr_scripted_expect(fx.server, 'Q');
+	pgr_scripted_eof(fx.server);
+	ck_assert_int_eq(run(), PGR_ERR);
+	ck_assert_int_eq(fx.err.cls, PGR_E_NETWORK);
+
+	connect_server(0);
+	s_identify("2");
+	s_history("00000002.history", "1\t0/300000\n");
+	run_fails(PGR_E_DATA,
+		  "history of timeline 2: timeline 1 was left at 0/300000, but the server ended it at 0/300064");
+
+	pgr_receiver_stop_at(fx.r, START + 200);
+	connect_server(0);
+	s_identify("2");
+	s_history("00000002.history", "1\t0/300064\n");
+	s_both();
+	s_wal(START, 200);
+	s_stopped();
+	run_to(PGR_RECV_STOPPED);
+	check_file("000000020000000000000003.partial", START, 200);
+}
+END_TEST
+
+/* ---- a server that does not let go ---- */
+
+static void stop_badly(void)
+{
+	fx.opts.stop_at = START + 1000;
+	connect_server(0);
+	s_begin();
+	s_wal(START, 1000);
+	pgr_scripted_expect(fx.server, 'c');
+}
+
+START_TEST(stop_and_error)
+{
+	stop_badly();
+	s_wal(START + 1000, 10);
+	s_error("ERROR", "XX000", "too late");
+	s_ready();
+	run_to(PGR_RECV_STOPPED);
+	ck_assert_ptr_nonnull(
+		strstr(fx.log, "1 the server reported while the stream was being stopped: ERROR:  too late\n"));
+	ck_assert_uint_eq(pgr_receiver_received(fx.r), START + 1000);
+}
+END_TEST
+
+START_TEST(stop_and_eof)
+{
+	stop_badly();
+	pgr_scripted_eof(fx.server);
+	run_to(PGR_RECV_STOPPED);
+	ck_assert_ptr_nonnull(strstr(fx.log, "1 the server did not end the stream in good order: "));
+	ck_assert_uint_eq(pgr_receiver_synced(fx.r), START + 1000);
+}
+END_TEST
+
+/* Shutting down while we stop: "COPY 0" instead of CopyDone. */
+START_TEST(stop_and_shutdown)
+{
+	stop_badly();
+	s_complete("COPY 0");
+	pgr_scripted_eof(fx.server);
+	run_to(PGR_RECV_STOPPED);
+}
+END_TEST
+
+/* A clock whose deadlines come soon. */
+static int64_t early_ms(const struct pgr_sys *sys)
+{
+	(void)sys;
+	return pgr_sys_real()->mono_ms(pgr_sys_real()) - 9990;
+}
+
+static void set_clock(int64_t (*mono_ms)(const struct pgr_sys *sys))
+{
+	fx.other = *pgr_sys_real();
+	fx.other.mono_ms = mono_ms;
+	fx.sys = &fx.other;
+}
+
+START_TEST(stop_and_silence)
+{
+	set_clock(early_ms);
+	stop_badly();
+	run_to(PGR_RECV_STOPPED);
+	ck_assert_ptr_nonnull(strstr(fx.log, "1 the server did not end the stream in good order: it takes too long\n"));
+}
+END_TEST
+
+/* The same, and the first time somebody looks at it a stop is asked for: the command is under way. */
+static int64_t stopping_ms(const struct pgr_sys *sys)
+{
+	pgr_receiver_stop_now(fx.r);
+	return early_ms(sys);
+}
+
+START_TEST(stop_while_the_server_thinks)
+{
+	set_clock(stopping_ms);
+	connect_server(0);
+	s_identify("1");
+	pgr_scripted_expect(fx.server, 'Q');
+	run_to(PGR_RECV_STOPPED);
+	check_query(1, "START_REPLICATION 0/300000 TIMELINE 1");
+	ck_assert_ptr_nonnull(strstr(fx.log, "in good order: it does not begin one\n"));
+}
+END_TEST
+
+/* An answer that comes is still taken. */
+START_TEST(stop_while_the_server_answers)
+{
+	set_clock(stopping_ms);
+	connect_server(0);
+	s_begin();
+	s_wal(START, 100);
+	s_stopped();
+	run_to(PGR_RECV_STOPPED);
+	ck_assert_int_eq(pgr_client_state(fx.client), PGR_SS_READY);
+}
+END_TEST
+
+static int64_t late_ms(const struct pgr_sys *sys)
+{
+	(void)sys;
+	return pgr_sys_real()->mono_ms(pgr_sys_real()) - PGR_COMMAND_TIMEOUT_MS + 10;
+}
+
+START_TEST(no_answer)
+{
+	set_clock(late_ms);
+	connect_server(0);
+	s_identify("1");
+	run_fails(PGR_E_NETWORK, "server did not answer to START_REPLICATION");
+}
+END_TEST
+
+START_TEST(no_result)
+{
+	set_clock(late_ms);
+	connect_server(0);
+	s_begin();
+	s_copy_done();
+	run_fails(PGR_E_NETWORK, "server did not complete the end of timeline 1");
+}
+END_TEST
+
+/* ---- the disk ---- */
+
+static struct full_sys *full_of(const struct pgr_sys *sys)
+{
+	union {
+		const struct pgr_sys *in;
+		struct full_sys *out;
+	} u = {.in = sys};
+
+	return u.out;
+}
+
+static int full_fallocate(const struct pgr_sys *sys, int fd, int mode, off_t off, off_t len)
+{
+	struct full_sys *f = full_of(sys);
+
+	if (f->seen++ > 0 && f->full-- > 0) {
+		errno = ENOSPC;
+		return -1;
+	}
+	return pgr_sys_real()->fallocate(pgr_sys_real(), fd, mode, off, len);
+}
+
+/* Nobody waits for real. */
+static int full_poll(const struct pgr_sys *sys, struct pollfd *fds, nfds_t n, int timeout_ms)
+{
+	struct full_sys *f = full_of(sys);
+
+	(void)timeout_ms;
+	if (++f->polls == 100)
+		pgr_receiver_stop_now(fx.r);
+	return poll(fds, n, 0);
+}
+
+static void full_init(int full)
+{
+	fx.full = (struct full_sys){.sys = *pgr_sys_real(), .full = full};
+	fx.full.sys.fallocate = full_fallocate;
+	fx.full.sys.poll = full_poll;
+	fx.sys = &fx.full.sys;
+}
+
+/* Waits, tells the server that it lives and what is durable, and goes on when there is space. */
+START_TEST(disk_full)
+{
+	full_init(3);
+	fx.opts.wait_for_space = true;
+	fx.opts.report_flush = true;
+	fx.opts.status_interval_ms = 0;
+	fx.opts.stop_at = START + SEG + 1000;
+	connect_server(0);
+	s_begin();
+	s_wal(START, SEG - 100);
+	s_wal(START + SEG - 100, 1100);
+	s_stopped();
+	run_to(PGR_RECV_STOPPED);
+	ck_assert_int_eq(fx.full.polls, 3);
+	for (unsigned i = 0; i < 3; i++)
+		check_status(i, START + SEG, START + SEG, false);
+	check_file(SEG3, START, SEG);
+	check_file(SEG4 ".partial", START + SEG, 1000);
+	ck_assert_ptr_nonnull(strstr(fx.log, "No space left on device; waiting for space\n"));
+}
+END_TEST
+
+START_TEST(disk_full_and_stopped)
+{
+	full_init(1000000);
+	fx.opts.wait_for_space = true;
+	connect_server(0);
+	s_begin();
+	s_wal(START, SEG - 100);
+	s_wal(START + SEG - 100, 1100);
+	s_stopped();
+	run_to(PGR_RECV_STOPPED);
+	ck_assert_int_eq(fx.full.polls, 100);
+	ck_assert_uint_eq(pgr_receiver_synced(fx.r), START + SEG);
+	ck_assert(!exists(SEG4 ".partial"));
+}
+END_TEST
+
+/* A base backup does not wait. */
+START_TEST(disk_full_is_an_error)
+{
+	full_init(1);
+	connect_server(0);
+	s_begin();
+	s_wal(START, SEG + 1000);
+	ck_assert_int_eq(run(), PGR_ERR);
+	ck_assert_int_eq(fx.err.sys_errno, ENOSPC);
+	ck_assert_int_eq(fx.full.polls, 0);
+}
+END_TEST
+
+/* ---- everything fails once ---- */
+
+static void script_of_faults(void)
+{
+	connect_server(0);
+	s_identify("2");
+	s_both();
+	s_wal(START, 100000);
+	s_keepalive(START + 100000, 1);
+	s_wal(START + 100000, SEG);
+	s_end_of_timeline("2", "0/400064");
+	s_history("00000002.history", "1\t0/400064\n");
+	s_both();
+	s_wal(START + SEG, 100);
+	s_wal(START + SEG + 100, 100);
+}
+
+static void empty_dir(void)
+{
+	struct pgr_err err;
+
+	ck_assert_int_eq(pgr_fs_remove_tree(pgr_sys_real(), fx.dir, false, &err), PGR_OK);
+	fx.sent.len = 0;
+	fx.log[0] = '\0';
+}
+
+START_TEST(every_call_fails_once)
+{
+	unsigned n, fds = open_fds();
+
+	fx.opts.report_flush = fx.opts.synchronous = true;
+	for (n = 1;; n++) {
+		struct pgr_fault_sys *f = &fx.fault;
+		int rc;
+
+		pgr_fault_sys_init(f, n, EIO);
+		fx.sys = &f->sys;
+		script_of_faults();
+		pgr_scripted_eof(fx.server);
+		rc = run(); /* the script's end is the end of the connection */
+		ck_assert_int_eq(rc, PGR_ERR);
+		ck_assert_uint_le(pgr_receiver_synced(fx.r), pgr_receiver_received(fx.r));
+		ck_assert_str_eq(pgr_walstore_open_name(fx.store), "");
+		if (f->triggered && fx.err.cls == PGR_E_SYSTEM)
+			ck_assert_msg(fx.err.sys_errno == EIO, "%s", fx.err.msg);
+		else
+			ck_assert_msg(fx.err.cls == PGR_E_NETWORK, "%u: %s: %s", n, f->failed_call, fx.err.msg);
+		drop();
+		ck_assert_uint_eq(open_fds(), fds);
+		empty_dir();
+		if (!f->triggered)
+			break;
+	}
+	ck_assert_uint_gt(n, 30);
+}
+END_TEST
+
+/* A store that refuses after a failed sync keeps refusing, whatever the connection. */
+START_TEST(failed_sync_is_final)
+{
+	pgr_fault_sys_init(&fx.fault, 0, EIO);
+	fx.sys = &fx.fault.sys;
+	fx.opts.synchronous = fx.opts.report_flush = true;
+	connect_server(0);
+	s_begin();
+	s_wal(START, 1000);
+	make_receiver();
+	fx.fault.fail_at = fx.fault.calls + 6; /* sync of the directory, open, mode, allocate, write, sync */
+	ck_assert_int_eq(run(), PGR_ERR);
+	ck_assert_str_eq(fx.fault.failed_call, "fsync");
+	ck_assert_ptr_nonnull(strstr(fx.err.msg, "could not fsync file"));
+	ck_assert(pgr_walstore_is_failed(fx.store));
+	ck_assert_uint_eq(count_sent('d'), 0); /* nothing was acknowledged */
+	ck_assert_uint_eq(pgr_receiver_synced(fx.r), START);
+	ck_assert_ptr_nonnull(strstr(fx.log, "after an earlier error"));
+
+	connect_server(0);
+	s_identify("1");
+	ck_assert_int_eq(run(), PGR_ERR);
+	ck_assert_int_eq(fx.err.cls, PGR_E_SYSTEM);
+	ck_assert_ptr_nonnull(strstr(fx.err.msg, "after an earlier error"));
+}
+END_TEST
+
+START_TEST(making_fails)
+{
+	struct pgr_receiver *r;
+
+	connect_server(0);
+	make_receiver();
+	fx.opts.segment_bytes = 12345;
+	ck_assert_int_eq(pgr_receiver_new(&r, fx.sys, fx.store, &fx.opts, &fx.err), PGR_ERR);
+	ck_assert_int_eq(fx.err.cls, PGR_E_USAGE);
+	ck_assert_ptr_null(r);
+	pgr_receiver_free(NULL);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("receiver");
+	TCase *tc = tcase_create("receiver");
+	SRunner *sr;
+	int failed;
+
+	tcase_set_timeout(tc, 120);
+	tcase_add_checked_fixture(tc, setup, teardown);
+	tcase_add_loop_test(tc, stream_and_stop, 0, 4);
+	tcase_add_test(tc, no_flush_reports);
+	tcase_add_loop_test(tc, keepalive_is_answered_with_a_flush, 0, 2);
+	tcase_add_test(tc, base_backup_names);
+	tcase_add_loop_test(tc, stop_position_is_passed_already, 0, 2);
+	tcase_add_test(tc, stop_before_the_start);
+	tcase_add_test(tc, strict_beyond);
+	tcase_add_loop_test(tc, strict_at_the_end, 0, 2);
+	tcase_add_test(tc, strict_is_not_satisfied_early);
+	tcase_add_loop_test(tc, stop_at_from_a_thread, 0, 2);
+	tcase_add_test(tc, stop_now_from_a_thread);
+	tcase_add_test(tc, stop_at_ahead);
+	tcase_add_test(tc, woken_for_later);
+	tcase_add_loop_test(tc, group_commit, 0, 2);
+	tcase_add_test(tc, endless_burst);
+	tcase_add_test(tc, status_interval);
+	tcase_add_test(tc, no_status_interval);
+	tcase_add_loop_test(tc, wrong_start, 0, 5);
+	tcase_add_loop_test(tc, bad_messages, 0, 5);
+	tcase_add_loop_test(tc, timelines, 0, 4);
+	tcase_add_test(tc, end_of_an_old_timeline);
+	tcase_add_loop_test(tc, history_of_the_first_timeline, 0, 2);
+	tcase_add_loop_test(tc, bad_switch, 0, sizeof(bad_switches) / sizeof(bad_switches[0]));
+	tcase_add_test(tc, no_next_timeline);
+	tcase_add_test(tc, two_next_timelines);
+	tcase_add_loop_test(tc, bad_history, 0, sizeof(bad_histories) / sizeof(bad_histories[0]));
+	tcase_add_test(tc, history_is_known);
+	tcase_add_test(tc, old_server);
+	tcase_add_test(tc, wrong_system);
+	tcase_add_test(tc, any_system);
+	tcase_add_test(tc, timeline_ahead);
+	tcase_add_test(tc, server_shuts_down);
+	tcase_add_test(tc, server_shuts_down_at_the_stop_position);
+	tcase_add_test(tc, refused);
+	tcase_add_loop_test(tc, other_copy, 0, 2);
+	tcase_add_test(tc, removed_segment);
+	tcase_add_test(tc, terminated);
+	tcase_add_loop_test(tc, lost_and_resumed, 0, 4);
+	tcase_add_test(tc, lost_between_timelines);
+	tcase_add_test(tc, stop_and_error);
+	tcase_add_test(tc, stop_and_eof);
+	tcase_add_test(tc, stop_and_shutdown);
+	tcase_add_test(tc, stop_and_silence);
+	tcase_add_test(tc, stop_while_the_server_thinks);
+	tcase_add_test(tc, stop_while_the_server_answers);
+	tcase_add_test(tc, no_answer);
+	tcase_add_test(tc, no_result);
+	tcase_add_test(tc, disk_full);
+	tcase_add_test(tc, disk_full_and_stopped);
+	tcase_add_test(tc, disk_full_is_an_error);
+	tcase_add_test(tc, every_call_fails_once);
+	tcase_add_test(tc, failed_sync_is_final);
+	tcase_add_test(tc, making_fails);
+	suite_add_tcase(s, tc);
+	sr = srunner_create(s);
+	srunner_run_all(sr, CK_NORMAL);
+	failed = srunner_ntests_failed(sr);
+	srunner_free(sr);
+	return failed == 0 ? 0 : 1;
+}
