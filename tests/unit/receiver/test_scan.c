@@ -63,8 +63,7 @@ static void scan(struct pgr_walscan *out)
 {
 	struct pgr_err err;
 
-	ck_assert_msg(pgr_walscan(pgr_sys_real(), dfd, dir, SEG, on_warning, NULL, out, &err) == PGR_OK, "%s",
-		      err.msg);
+	ck_assert_msg(pgr_walscan(pgr_sys_real(), dfd, dir, SEG, on_warning, NULL, out, &err) == PGR_OK, "%s", err.msg);
 }
 
 START_TEST(nothing_there)
