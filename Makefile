@@ -53,7 +53,9 @@ BACKUP_SRC = \
 	backup/outfile.c \
 	backup/recovery_conf.c \
 	backup/root.c \
+	backup/run.c \
 	backup/source.c \
+	backup/stream_seed.c \
 	backup/tar.c \
 	backup/tblspc_map.c \
 	backup/wal_stream.c

@@ -352,6 +352,17 @@ pgr_lsn pgr_wal_stream_synced(const struct pgr_wal_stream *w)
 	return lsn;
 }
 
+pgr_tli pgr_wal_stream_tli(const struct pgr_wal_stream *w)
+{
+	struct pgr_wal_stream *m = (struct pgr_wal_stream *)(uintptr_t)w;
+	pgr_tli tli;
+
+	pthread_mutex_lock(&m->lock);
+	tli = m->receiver != NULL ? pgr_receiver_tli(m->receiver) : m->tli;
+	pthread_mutex_unlock(&m->lock);
+	return tli;
+}
+
 void pgr_wal_stream_free(struct pgr_wal_stream *w)
 {
 	if (w == NULL)

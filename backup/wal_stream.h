@@ -59,6 +59,9 @@ bool pgr_wal_stream_made_slot(const struct pgr_wal_stream *w);
 /* How far WAL is durable; 0 before the start.  Any thread. */
 pgr_lsn pgr_wal_stream_synced(const struct pgr_wal_stream *w);
 
+/* The timeline that the stream has come to.  Any thread. */
+pgr_tli pgr_wal_stream_tli(const struct pgr_wal_stream *w);
+
 /* Stops and joins the thread when it still runs, closes the connection.  NULL is allowed. */
 void pgr_wal_stream_free(struct pgr_wal_stream *w);
 

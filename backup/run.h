@@ -1,0 +1,104 @@
+/*
+ * One run of pgr_basebackup_run: what its parts share.  Internal to backup/: basebackup.c has the steps that every seed
+ * takes, stream_seed.c and lanes_seed.c those of their sources.
+ */
+#ifndef PGR_BACKUP_RUN_H
+#define PGR_BACKUP_RUN_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "backup/basebackup.h"
+#include "backup/extract.h"
+#include "backup/filelist.h"
+#include "common/buf.h"
+#include "common/err.h"
+#include "common/lsn.h"
+#include "proto/client.h"
+
+struct pgr_bb_tablespace;
+struct pgr_bbstream;
+struct pgr_dirsink;
+struct pgr_lanes;
+struct pgr_layout;
+struct pgr_lowlevel;
+struct pgr_pagecheck;
+struct pgr_pool;
+struct pgr_wal_stream;
+
+/* Zeroed parts are valid for the release. */
+struct pgr_run {
+	const struct pgr_basebackup_opts *opts;
+	struct pgr_conn_params *params;
+	const struct pgr_sys *sys;
+	struct pgr_stop *stop;
+
+	struct pgr_client *client;
+	int version;
+	uint32_t segment_bytes; /* of the WAL */
+	bool group_access;
+	bool manifest;
+	struct pgr_system_id id;
+	struct pgr_buf recovery_conf; /* -R's lines */
+
+	struct pgr_layout *layout;
+	bool prepared; /* the layout may have made something */
+	struct pgr_pool *pool;
+	struct pgr_dirsink *sink;
+	struct pgr_wal_stream *wal;
+	struct pgr_buf control; /* the content of global/pg_control, held back */
+	pgr_lsn start, end;
+	pgr_tli start_tli, end_tli;
+	bool checksum_failure;
+	struct pgr_err checksum_err;
+
+	/* the stream source */
+	struct pgr_bbstream *bb;
+
+	/* the lanes source */
+	struct pgr_lowlevel *lowlevel;
+	struct pgr_filelist list;
+	struct pgr_pagecheck *pages;
+	struct pgr_lanes *lanes;
+	struct pgr_buf label;
+
+	struct pgr_progress progress;
+	int64_t progress_at_ms; /* of the last report */
+};
+
+/*
+ * What a source does.  start: up to the start position and the tablespaces.  copy: everything into the sink, `control`,
+ * and the manifest (as PGR_MANIFEST_TMP).  end: the end of the backup; sets end, end_tli and checksum_failure.
+ */
+int pgr_stream_seed_start(struct pgr_run *r, struct pgr_err *err) PGR_MUST_USE;
+int pgr_stream_seed_copy(struct pgr_run *r, struct pgr_err *err) PGR_MUST_USE;
+int pgr_stream_seed_end(struct pgr_run *r, struct pgr_err *err) PGR_MUST_USE;
+void pgr_stream_seed_release(struct pgr_run *r);
+
+int pgr_lanes_seed_start(struct pgr_run *r, struct pgr_err *err) PGR_MUST_USE;
+int pgr_lanes_seed_copy(struct pgr_run *r, struct pgr_err *err) PGR_MUST_USE;
+int pgr_lanes_seed_end(struct pgr_run *r, struct pgr_err *err) PGR_MUST_USE;
+/* What can only be written when the WAL is there: backup_label and the manifest. */
+int pgr_lanes_seed_finish(struct pgr_run *r, struct pgr_err *err) PGR_MUST_USE;
+void pgr_lanes_seed_release(struct pgr_run *r);
+
+/* Telling the tool. */
+void pgr_run_info(struct pgr_run *r, const char *fmt, ...) PGR_PRINTF(2, 3); /* what -v prints */
+void pgr_run_warning(struct pgr_run *r, const char *fmt, ...) PGR_PRINTF(2, 3);
+void pgr_run_say(struct pgr_run *r, const char *fmt, ...) PGR_PRINTF(2, 3); /* always */
+void pgr_run_report(struct pgr_run *r, bool force);			    /* progress, once a second or now */
+void pgr_run_phase(struct pgr_run *r, enum pgr_phase p);
+
+/* Bytes that become a file in the data directory, through blocks of the pool. */
+struct pgr_run_file {
+	struct pgr_run *run;
+	struct pgr_sink_file *file;
+	struct pgr_block *block;
+	uint64_t size;
+};
+int pgr_run_file_open(struct pgr_run_file *f, struct pgr_run *r, const char *name, struct pgr_err *err) PGR_MUST_USE;
+int pgr_run_file_put(struct pgr_run_file *f, const void *data, size_t len, struct pgr_err *err) PGR_MUST_USE;
+/* Ends it; with `rc` other than PGR_OK it is dropped.  Returns PGR_OK or PGR_ERR. */
+int pgr_run_file_end(struct pgr_run_file *f, int rc, struct pgr_err *err) PGR_MUST_USE;
+
+#endif

@@ -1,0 +1,181 @@
+/* The stream source: one BASE_BACKUP. */
+#include <stdio.h>
+
+#include "backup/bbstream.h"
+#include "backup/finish.h"
+#include "backup/inflate.h"
+#include "backup/layout.h"
+#include "backup/run.h"
+#include "proto/caps.h"
+
+static uint64_t total_bytes(const struct pgr_bb_tablespace *list, size_t n)
+{
+	uint64_t sum = 0;
+
+	for (size_t i = 0; i < n; i++)
+		if (list[i].size_kb > 0 && sum <= UINT64_MAX / 4096)
+			sum += (uint64_t)list[i].size_kb * 1024;
+	return sum;
+}
+
+static struct pgr_base_backup_cmd make_command(const struct pgr_run *r)
+{
+	const struct pgr_basebackup_opts *o = r->opts;
+	bool compressed = o->compress.where == PGR_COMP_SERVER; /* the server judges what was named */
+
+	return (struct pgr_base_backup_cmd){
+		.label = o->label,
+		.progress = o->estimate_size,
+		.fast_checkpoint = o->fast_checkpoint,
+		.include_wal = o->wal == PGR_WAL_FETCH,
+		.no_wait = o->wal != PGR_WAL_NONE,
+		.max_rate_kb = o->max_rate_kb,
+		.no_verify_checksums = !o->verify_checksums && pgr_cap_has(r->version, PGR_CAP_VERIFY_CHECKSUMS),
+		.manifest = r->manifest,
+		.manifest_force_encode = r->manifest && o->manifest_force_encode,
+		.manifest_checksums = r->manifest ? o->manifest_checksums : NULL,
+		.compression = compressed ? o->compress.name : NULL,
+		.compression_detail = compressed && o->compress.has_detail ? o->compress.detail : NULL,
+	};
+}
+
+int pgr_stream_seed_start(struct pgr_run *r, struct pgr_err *err)
+{
+	struct pgr_base_backup_cmd cmd = make_command(r);
+	const struct pgr_bb_tablespace *list;
+	size_t n;
+
+	if (pgr_bbstream_start(&r->bb, r->client, &cmd, err) != PGR_OK)
+		return PGR_ERR;
+	r->start = pgr_bbstream_start_lsn(r->bb);
+	r->start_tli = pgr_bbstream_start_tli(r->bb);
+	if (r->start_tli == 0) /* servers below 9.3 do not say */
+		r->start_tli = r->id.tli;
+	n = pgr_bbstream_tablespaces(r->bb, &list);
+	r->progress.tablespaces = (unsigned)n;
+	r->progress.total_bytes = total_bytes(list, n);
+	return pgr_layout_prepare_tablespaces(r->layout, list, n, err);
+}
+
+/* A source that reports progress as bytes pass. */
+struct meter {
+	struct pgr_source source; /* first */
+	struct pgr_source *from;
+	struct pgr_run *run;
+};
+
+static int meter_read(struct pgr_source *s, void *dst, size_t cap, size_t *n, struct pgr_err *err)
+{
+	struct meter *m = (struct meter *)s;
+
+	pgr_run_report(m->run, false);
+	return pgr_source_read(m->from, dst, cap, n, err);
+}
+
+static void on_file(void *arg, const char *path)
+{
+	struct pgr_run *r = arg;
+
+	snprintf(r->progress.file, sizeof(r->progress.file), "%s", path);
+}
+
+static int receive_manifest(struct pgr_run *r, struct pgr_source *source, struct pgr_err *err)
+{
+	struct pgr_run_file f;
+	char buf[32768];
+	size_t n = 0;
+	int rc;
+
+	if (pgr_run_file_open(&f, r, PGR_MANIFEST_TMP, err) != PGR_OK)
+		return PGR_ERR;
+	do {
+		rc = pgr_source_read(source, buf, sizeof(buf), &n, err);
+		if (rc == PGR_OK && n > 0)
+			rc = pgr_run_file_put(&f, buf, n, err);
+	} while (rc == PGR_OK && n > 0);
+	return pgr_run_file_end(&f, rc, err);
+}
+
+static int receive_archive(struct pgr_run *r, struct pgr_extract *x, const struct pgr_archive *a, struct pgr_err *err)
+{
+	struct meter m = {.source = {.read = meter_read}, .from = a->source, .run = r};
+	struct pgr_inflate *z;
+	int rc;
+
+	if (a->kind == PGR_ARCHIVE_MANIFEST) /* never compressed */
+		return receive_manifest(r, &m.source, err);
+	if (r->opts->compress.where != PGR_COMP_SERVER || r->opts->compress.method == PGR_COMP_NONE)
+		return pgr_extract_archive(x, a, &m.source, err);
+	if (pgr_inflate_new(&z, &m.source, r->opts->compress.method, a->name, err) != PGR_OK)
+		return PGR_ERR;
+	rc = pgr_extract_archive(x, a, pgr_inflate_source(z), err);
+	pgr_inflate_free(z);
+	return rc;
+}
+
+/* All archives; what must have been among them. */
+static int receive_archives(struct pgr_run *r, struct pgr_extract *x, struct pgr_err *err)
+{
+	struct pgr_archive a;
+	bool have_manifest = false;
+	int rc;
+
+	while ((rc = pgr_bbstream_next(r->bb, &a, err)) == PGR_OK) {
+		if (receive_archive(r, x, &a, err) != PGR_OK)
+			return PGR_ERR;
+		if (a.kind == PGR_ARCHIVE_MANIFEST)
+			have_manifest = true;
+		else
+			r->progress.tablespace++;
+	}
+	if (rc != PGR_MORE)
+		return PGR_ERR;
+	if (x->control.len == 0 || !x->have_backup_label)
+		return pgr_err_set(err, PGR_E_PROTOCOL, "the server's backup has no file \"%s\"",
+				   x->control.len == 0 ? "global/pg_control" : "backup_label");
+	if (r->manifest && !have_manifest)
+		return pgr_err_set(err, PGR_E_PROTOCOL, "the server sent no backup manifest");
+	return PGR_OK;
+}
+
+int pgr_stream_seed_copy(struct pgr_run *r, struct pgr_err *err)
+{
+	struct pgr_extract x = {.sys = r->sys,
+				.layout = r->layout,
+				.pool = r->pool,
+				.sink = r->sink,
+				.replace_recovery = r->opts->write_recovery_conf,
+				.on_file = on_file,
+				.arg = r};
+	int rc = receive_archives(r, &x, err);
+
+	if (rc == PGR_OK)
+		rc = pgr_buf_put(&r->control, x.control.data, x.control.len, err);
+	if (rc == PGR_OK && x.skipped_links > 0)
+		pgr_run_warning(
+			r, "%zu links of tablespaces that were created meanwhile were left out; recovery makes them",
+			x.skipped_links);
+	pgr_extract_fini(&x);
+	return rc;
+}
+
+/*
+ * A checksum failure does not end the run here: the copy is made complete and durable first, since it may be the only
+ * one, and the error is the last word.
+ */
+int pgr_stream_seed_end(struct pgr_run *r, struct pgr_err *err)
+{
+	if (pgr_bbstream_finish(r->bb, &r->end, &r->end_tli, err) == PGR_OK)
+		return PGR_OK;
+	if (err->cls != PGR_E_CHECKSUM)
+		return PGR_ERR;
+	r->checksum_failure = true;
+	r->checksum_err = *err;
+	return PGR_OK;
+}
+
+void pgr_stream_seed_release(struct pgr_run *r)
+{
+	pgr_bbstream_free(r->bb);
+	r->bb = NULL;
+}
