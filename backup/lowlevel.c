@@ -1,0 +1,352 @@
+#include "backup/lowlevel.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "backup/listing.h"
+#include "common/crc32c.h"
+#include "common/num.h"
+#include "proto/caps.h"
+#include "proto/fields.h"
+
+struct pgr_lowlevel {
+	struct pgr_client *c;
+	pgr_lsn start; /* 0: not started */
+	struct pgr_bb_tablespace *tablespaces;
+	size_t ntablespaces; /* 0: not asked for yet */
+};
+
+static int strange(const char *what, struct pgr_err *err)
+{
+	return pgr_err_set(err, PGR_E_PROTOCOL, "the server's answer to %s makes no sense", what);
+}
+
+int pgr_lowlevel_new(struct pgr_lowlevel **out, struct pgr_client *session, struct pgr_err *err)
+{
+	struct pgr_lowlevel *l = calloc(1, sizeof(*l));
+
+	*out = l;
+	if (l == NULL) {
+		pgr_client_free(session);
+		return pgr_err_nomem(err);
+	}
+	l->c = session;
+	return PGR_OK;
+}
+
+/* A server that waits for its checkpoint or its archiver would not notice for long that nobody waits with it. */
+void pgr_lowlevel_free(struct pgr_lowlevel *l)
+{
+	if (l == NULL)
+		return;
+	if (pgr_client_state(l->c) != PGR_SS_READY && pgr_client_state(l->c) != PGR_SS_CLOSED)
+		pgr_transport_cancel(pgr_client_transport(l->c));
+	pgr_client_free(l->c);
+	pgr_listing_tablespaces_free(l->tablespaces, l->ntablespaces);
+	free(l);
+}
+
+struct pgr_client *pgr_lowlevel_client(struct pgr_lowlevel *l)
+{
+	return l->c;
+}
+
+/* ---- one row of text, however long it takes ---- */
+
+#define CELLS_MAX 3
+
+/* The only row of an answer. */
+struct one_row {
+	unsigned rows, cols;
+	struct pgr_buf cells[CELLS_MAX]; /* SQL NULL is empty */
+};
+
+static int take_row(void *arg, const struct pgr_row *row, struct pgr_err *err)
+{
+	struct one_row *r = arg;
+
+	if (r->rows++ > 0)
+		return strange("a question for one row", err);
+	for (unsigned i = 0; i < r->cols; i++) {
+		struct pgr_span v = pgr_row_col(row, i);
+
+		if (v.len > 0 && pgr_buf_put(&r->cells[i], v.p, v.len, err) != PGR_OK)
+			return PGR_ERR;
+	}
+	return PGR_OK;
+}
+
+static void one_row_fini(struct one_row *r)
+{
+	for (unsigned i = 0; i < CELLS_MAX; i++)
+		pgr_buf_fini(&r->cells[i]);
+}
+
+/* r->cols says how many columns. `what` is for the message. */
+static int ask_row(struct pgr_lowlevel *l, const struct pgr_buf *text, struct one_row *r, const char *what,
+		   struct pgr_err *err)
+{
+	if (pgr_sql_rows(l->c, text, r->cols, take_row, r, err) != PGR_OK)
+		return PGR_ERR;
+	return r->rows == 1 ? PGR_OK : strange(what, err);
+}
+
+static bool cell_is_lsn(const struct pgr_buf *cell, pgr_lsn *out)
+{
+	return pgr_lsn_parse((const char *)cell->data, cell->len, out) && *out != PGR_LSN_INVALID;
+}
+
+/* ---- start ---- */
+
+/* The third argument of the old function: not exclusive, as all are from 15 on. */
+static int start_command(int server_version, const char *label, bool fast, struct pgr_buf *text, struct pgr_err *err)
+{
+	bool renamed = pgr_cap_has(server_version, PGR_CAP_BACKUP_START);
+
+	if (pgr_buf_puts(text, renamed ? "SELECT pg_backup_start(" : "SELECT pg_start_backup(", err) != PGR_OK ||
+	    pgr_sql_literal(text, label, strlen(label), err) != PGR_OK)
+		return PGR_ERR;
+	return pgr_buf_printf(text, err, ", %s%s)", fast ? "true" : "false", renamed ? "" : ", false");
+}
+
+int pgr_lowlevel_start(struct pgr_lowlevel *l, const char *label, bool fast, pgr_lsn *start, struct pgr_err *err)
+{
+	struct one_row r = {.cols = 1};
+	struct pgr_buf text = {0};
+	int rc = start_command(pgr_client_version(l->c), label, fast, &text, err);
+
+	if (rc == PGR_OK)
+		rc = ask_row(l, &text, &r, "pg_backup_start", err);
+	if (rc == PGR_OK && !cell_is_lsn(&r.cells[0], &l->start))
+		rc = strange("pg_backup_start", err);
+	if (rc == PGR_OK)
+		*start = l->start;
+	else if (err->cls == PGR_E_SERVER || err->cls == PGR_E_PROTOCOL)
+		pgr_err_prefix(err, "could not initiate base backup"); /* as pg_basebackup */
+	pgr_buf_fini(&text);
+	one_row_fini(&r);
+	return rc;
+}
+
+/* ---- what there is ---- */
+
+int pgr_lowlevel_tablespaces(struct pgr_lowlevel *l, const struct pgr_bb_tablespace **list, size_t *n,
+			     struct pgr_err *err)
+{
+	if (l->ntablespaces == 0 && pgr_listing_tablespaces(l->c, &l->tablespaces, &l->ntablespaces, err) != PGR_OK)
+		return PGR_ERR;
+	*list = l->tablespaces;
+	*n = l->ntablespaces;
+	return PGR_OK;
+}
+
+int pgr_lowlevel_list(struct pgr_lowlevel *l, struct pgr_filelist *out, struct pgr_err *err)
+{
+	const struct pgr_bb_tablespace *tablespaces;
+	size_t n;
+
+	if (pgr_lowlevel_tablespaces(l, &tablespaces, &n, err) != PGR_OK)
+		return PGR_ERR;
+	if (pgr_listing_files(l->c, tablespaces, n, out, err) == PGR_OK)
+		return PGR_OK;
+	pgr_filelist_fini(out);
+	return PGR_ERR;
+}
+
+/* ---- waiting ---- */
+
+/* Waits until `deadline`, and notices the session's end.  Nothing is under way, so nothing else can come. */
+static int idle_until(struct pgr_lowlevel *l, int64_t deadline, struct pgr_err *err)
+{
+	int wake = pgr_client_set_wake(l->c, -1);
+	struct pgr_event ev;
+	int rc = pgr_client_next(l->c, deadline, &ev, err);
+
+	pgr_client_set_wake(l->c, wake);
+	if (rc == PGR_OK && ev.kind == PGR_EV_ERROR)
+		rc = pgr_fields_to_err(&ev.fields, err);
+	else if (rc == PGR_OK && ev.kind != PGR_EV_TIMEOUT)
+		rc = pgr_err_set(err, PGR_E_PROTOCOL, "the server speaks without having been asked");
+	return rc;
+}
+
+int pgr_lowlevel_check(struct pgr_lowlevel *l, struct pgr_err *err)
+{
+	return idle_until(l, pgr_client_deadline(l->c, 0), err);
+}
+
+/* ---- pg_control ---- */
+
+#define CONTROL_NAME	 "global/pg_control"
+#define CONTROL_BYTES	 8192 /* PG_CONTROL_FILE_SIZE */
+#define CONTROL_TRIES	 10   /* both as get_controlfile of src/common/controldata_utils.c */
+#define CONTROL_RETRY_MS 10
+
+/*
+ * The CRC is the last member of ControlFileData (src/include/catalog/pg_control.h), behind 280 to 292 bytes in 10 to 18
+ * on 64-bit machines, fewer where int64 needs no alignment, and never beyond PG_CONTROL_MAX_SAFE_SIZE (512).  It is
+ * looked for, so that neither the next version nor the server's byte order matters; that a torn file passes by accident
+ * remains a matter of one in 2^25.
+ */
+#define CRC_FIRST 256
+#define CRC_LAST  (512 - 4)
+
+static bool control_crc_holds(const struct pgr_buf *b)
+{
+	uint32_t crc = pgr_crc32c(0, b->data, CRC_FIRST);
+
+	for (size_t at = CRC_FIRST; at <= CRC_LAST; at += 4) {
+		const uint8_t *p = b->data + at;
+		uint32_t le = p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+
+		if (crc == le || crc == __builtin_bswap32(le))
+			return true;
+		crc = pgr_crc32c(crc, p, 4);
+	}
+	return false;
+}
+
+static bool unhex(struct pgr_buf *b)
+{
+	for (size_t i = 0; i < b->len / 2; i++) {
+		uint64_t v;
+
+		if (!pgr_num_hex64((const char *)b->data + 2 * i, 2, &v))
+			return false;
+		b->data[i] = (uint8_t)v;
+	}
+	b->len /= 2;
+	return true;
+}
+
+static int read_control(struct pgr_lowlevel *l, const struct pgr_buf *text, struct pgr_buf *out, struct pgr_err *err)
+{
+	struct one_row r = {.cols = 1};
+	int rc = ask_row(l, text, &r, CONTROL_NAME, err);
+
+	if (rc == PGR_OK && (r.cells[0].len != 2 * CONTROL_BYTES || !unhex(&r.cells[0])))
+		rc = pgr_err_set(err, PGR_E_DATA, "the server sent file \"%s\" with %zu bytes instead of %d",
+				 CONTROL_NAME, r.cells[0].len / 2, CONTROL_BYTES);
+	out->len = 0;
+	if (rc == PGR_OK)
+		rc = pgr_buf_put(out, r.cells[0].data, r.cells[0].len, err);
+	one_row_fini(&r);
+	return rc;
+}
+
+int pgr_lowlevel_control(struct pgr_lowlevel *l, struct pgr_buf *out, struct pgr_err *err)
+{
+	struct pgr_buf text = {0};
+	int rc = pgr_buf_printf(&text, err, "SELECT encode(pg_read_binary_file('%s', 0, %d, false), 'hex')",
+				CONTROL_NAME, CONTROL_BYTES);
+	bool good = false;
+
+	for (int i = 0; rc == PGR_OK && !good && i < CONTROL_TRIES; i++) {
+		if (i > 0)
+			rc = idle_until(l, pgr_client_deadline(l->c, CONTROL_RETRY_MS), err);
+		if (rc == PGR_OK)
+			rc = read_control(l, &text, out, err);
+		good = rc == PGR_OK && control_crc_holds(out);
+	}
+	if (rc == PGR_OK && !good)
+		rc = pgr_err_set(err, PGR_E_DATA, "the checksum of the server's file \"%s\" does not hold",
+				 CONTROL_NAME);
+	if (rc == PGR_ERR && err->cls == PGR_E_SERVER)
+		pgr_err_prefix(err, "could not read the server's file \"%s\"", CONTROL_NAME);
+	pgr_buf_fini(&text);
+	return rc;
+}
+
+/* ---- stop ---- */
+
+void pgr_backup_end_fini(struct pgr_backup_end *e)
+{
+	pgr_buf_fini(&e->label);
+	pgr_buf_fini(&e->map);
+	memset(e, 0, sizeof(*e));
+}
+
+/* The rest of the line that begins with `key`; NULL: there is none. */
+static const char *label_line(const struct pgr_buf *label, const char *key, size_t *len)
+{
+	const char *at = (const char *)label->data;
+	size_t left = label->len, n = strlen(key);
+
+	while (left > 0) {
+		const char *nl = memchr(at, '\n', left);
+		size_t line = nl != NULL ? (size_t)(nl - at) : left;
+
+		if (line >= n && memcmp(at, key, n) == 0) {
+			*len = line - n;
+			return at + n;
+		}
+		at += nl != NULL ? line + 1 : line;
+		left -= nl != NULL ? line + 1 : line;
+	}
+	return NULL;
+}
+
+/*
+ * "START WAL LOCATION: 0/2000028 (file 000000010000000000000002)", and from 11 on "START TIMELINE: 1": see
+ * read_backup_label of src/backend/access/transam/xlogrecovery.c.
+ */
+static bool parse_label(const struct pgr_buf *label, pgr_lsn start, pgr_tli *tli)
+{
+	static const char file[] = " (file ";
+	size_t len, n;
+	const char *at = label_line(label, "START WAL LOCATION: ", &len);
+	const char *space = at != NULL ? memchr(at, ' ', len) : NULL;
+	uint64_t from_file;
+	pgr_lsn lsn;
+
+	if (space == NULL || !pgr_lsn_parse(at, (size_t)(space - at), &lsn) || lsn != start)
+		return false;
+	n = len - (size_t)(space - at);
+	if (n != strlen(file) + PGR_WALNAME_LEN + 1 || memcmp(space, file, strlen(file)) != 0 ||
+	    !pgr_num_hex64(space + strlen(file), 8, &from_file))
+		return false;
+	*tli = (pgr_tli)from_file;
+	at = label_line(label, "START TIMELINE: ", &len);
+	return *tli != 0 && (at == NULL || (pgr_num_u32(at, len, tli) && *tli == from_file));
+}
+
+static int take_end(const struct pgr_lowlevel *l, struct one_row *r, struct pgr_backup_end *out, struct pgr_err *err)
+{
+	if (!cell_is_lsn(&r->cells[0], &out->stop) || out->stop < l->start)
+		return strange("pg_backup_stop", err);
+	if (!parse_label(&r->cells[1], l->start, &out->start_tli))
+		return pgr_err_set(err, PGR_E_DATA,
+				   "the server's backup label is not that of the backup that began at %" PGR_LSN_FMT,
+				   PGR_LSN_ARG(l->start));
+	out->label = r->cells[1];
+	out->map = r->cells[2];
+	memset(&r->cells[1], 0, 2 * sizeof(r->cells[1]));
+	return PGR_OK;
+}
+
+int pgr_lowlevel_stop(struct pgr_lowlevel *l, bool wait_archive, struct pgr_backup_end *out, struct pgr_err *err)
+{
+	bool renamed = pgr_cap_has(pgr_client_version(l->c), PGR_CAP_BACKUP_START);
+	struct one_row r = {.cols = 3};
+	struct pgr_buf text = {0};
+	int rc;
+
+	memset(out, 0, sizeof(*out));
+	rc = pgr_buf_printf(&text, err, "SELECT lsn, labelfile, spcmapfile FROM %s(%s)",
+			    renamed ? "pg_backup_stop" : "pg_stop_backup",
+			    renamed ? (wait_archive ? "true" : "false")
+				    : (wait_archive ? "false, true" : "false, false"));
+	if (rc == PGR_OK)
+		rc = ask_row(l, &text, &r, "pg_backup_stop", err);
+	if (rc == PGR_OK)
+		rc = take_end(l, &r, out, err);
+	else if (err->cls == PGR_E_SERVER)
+		pgr_err_prefix(err, "could not finish base backup");
+	if (rc == PGR_OK)
+		l->start = PGR_LSN_INVALID;
+	else
+		pgr_backup_end_fini(out);
+	pgr_buf_fini(&text);
+	one_row_fini(&r);
+	return rc;
+}
