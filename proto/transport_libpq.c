@@ -318,8 +318,11 @@ static int note_timeout(struct opening *o, struct pgr_err *err)
 	return pgr_buf_puts(&o->said, "timeout expired\n", err);
 }
 
-/* The reset connection that we made ourselves is not worth telling: one line, and libpq's indented guess after it. */
-static void forget_reset(struct opening *o)
+/*
+ * Another address, with its own time.  The reset connection that we made ourselves is not worth telling: one line, and
+ * libpq's indented guess after it.
+ */
+static void forget_address(struct opening *o)
 {
 	const char *text = PQerrorMessage(o->conn);
 	size_t len = strlen(text);
@@ -330,6 +333,7 @@ static void forget_reset(struct opening *o)
 		at += text[at] == '\n';
 	} while (text[at] == '\t');
 	o->heard = at;
+	o->address[0] = '\0';
 }
 
 static int connect_failed(struct opening *o, struct pgr_err *err)
@@ -421,7 +425,7 @@ static int poll_libpq(struct opening *o, struct pgr_err *err)
 		}
 		want = PQconnectPoll(o->conn);
 		if (hung)
-			forget_reset(o);
+			forget_address(o);
 	}
 	return want == PGRES_POLLING_OK ? PGR_OK : connect_failed(o, err);
 }
@@ -701,29 +705,25 @@ static int tls_read_some(struct libpq_transport *l, struct pgr_room room, size_t
 	return ret > 0 ? PGR_OK : tls_result(l, ret, errno, could_not_receive, &l->read_on, err);
 }
 
-/* A record a call is what OpenSSL gives; goes on while it has more, so that a read of a record is not a round through
- * poll. */
+/* OpenSSL gives at most a record a call; goes on while it has more, so that not every record is a turn of the caller.
+ */
 static int tls_read(struct pgr_transport *t, const struct pgr_room *room, int nroom, size_t *n, struct pgr_err *err)
 {
 	struct libpq_transport *l = of(t);
-	size_t used = 0, got;
+	size_t got;
 
 	*n = 0;
-	for (int i = 0; i < nroom;) {
-		struct pgr_room left = {(uint8_t *)room[i].p + used, room[i].len - used};
-		int rc = left.len > 0 ? tls_read_some(l, left, &got, err) : PGR_OK;
+	for (int i = 0; i < nroom; i++) {
+		for (size_t used = 0; used < room[i].len; used += got) {
+			struct pgr_room left = {(uint8_t *)room[i].p + used, room[i].len - used};
+			int rc = tls_read_some(l, left, &got, err);
 
-		if (left.len == 0) {
-			i++;
-			used = 0;
-			continue;
+			if (rc != PGR_OK || got == 0)
+				return *n > 0 ? PGR_OK : rc; /* an error, or the end, comes again */
+			*n += got;
+			if (!SSL_has_pending(l->ssl))
+				return PGR_OK;
 		}
-		if (rc != PGR_OK || got == 0)
-			return *n > 0 ? PGR_OK : rc; /* an error or the end comes again */
-		used += got;
-		*n += got;
-		if (!SSL_has_pending(l->ssl))
-			break;
 	}
 	return PGR_OK;
 }
