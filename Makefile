@@ -157,7 +157,7 @@ unit: $(UNIT_TESTS:%=$(BUILD)/tests/unit/%) $(FUZZ_TARGETS:%=$(BUILD)/tests/fuzz
 
 # ---- what a person runs ----
 
-PYTEST = /usr/bin/python3 -m pytest -q
+PYTEST = /usr/bin/python3 -m pytest -q -n auto --maxprocesses=4
 export PGR_BIN_DIR = $(CURDIR)/$(BUILD)
 
 check: ## build and run all tests on Debian's PostgreSQL (installs what is missing)
@@ -169,10 +169,10 @@ check-matrix: ## the integration tests on every major from 10 to 18 (fetches the
 	@tests/support/install-deps.sh matrix
 	@tests/support/fetch-servers.sh
 	@$(MAKE) --no-print-directory all
-	PGR_MAJORS="10 11 12 13 14 15 16 17 18" $(PYTEST) tests/integration
+	PGR_MAJORS="10 11 12 13 14 15 16 17 18" $(PYTEST) -m every_major tests/integration
 
 demo: ## seed a standby from a throw-away primary and receive its WAL
-	@tests/support/install-deps.sh build
+	@tests/support/install-deps.sh demo
 	@$(MAKE) --no-print-directory all
 	@tests/demo.sh
 
