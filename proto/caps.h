@@ -34,6 +34,8 @@ enum pgr_cap {
 	PGR_CAP_TARGETS,	    /* 15 */
 	PGR_CAP_BACKUP_START,	 /* 15: pg_backup_start and pg_backup_stop, before: pg_start_backup, pg_stop_backup */
 	PGR_CAP_READ_SLOT,	 /* 15: READ_REPLICATION_SLOT */
+	PGR_CAP_RELATION_BLOCKS, /* 17: warnings of bad pages count blocks from the start of the relation, not of the
+				    file */
 	PGR_CAP_INCREMENTAL,	 /* 17: UPLOAD_MANIFEST, INCREMENTAL, pg_wal/summaries */
 	PGR_CAP_CONNINFO_DBNAME, /* 17: dbname in primary_conninfo is of use (slot synchronisation) */
 	PGR_CAP_COUNT,
