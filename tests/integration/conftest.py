@@ -13,7 +13,7 @@ import pytest
 
 from pgrtest import content, installs, tls
 from pgrtest.place import Place, wait_until
-from pgrtest.programs import Programs
+from pgrtest.programs import SANITIZER_REPORT, Programs
 from pgrtest.server import HBA, Clusters
 
 MAJORS = os.environ.get("PGR_MAJORS", "debian").replace(",", " ").split()
@@ -130,7 +130,10 @@ def _programs(place):
 def run(_programs, small_disk, request):
     """Runs the programs under test; ends those that still run when the test ends."""
     yield _programs
-    _tell(request, _programs.end_all())
+    processes = _programs.end_all()
+    _tell(request, map(str, processes))
+    for process in processes:
+        assert not SANITIZER_REPORT.search(process.err), str(process)
 
 
 def _tell(request, texts):

@@ -79,6 +79,7 @@ no_main_cluster() {
 	apt install --no-install-recommends postgresql-common
 	off=/etc/postgresql-common/createcluster.d/pgr-tests.conf
 	trap '"${as_root[@]}" rm -f "$off"' EXIT
+	"${as_root[@]}" mkdir -p "${off%/*}"
 	echo 'create_main_cluster = false' | "${as_root[@]}" tee "$off" >/dev/null
 }
 

@@ -3,8 +3,11 @@
 place       where things run: the unprivileged user, the session's directory, waiting
 installs    which PostgreSQL programs there are
 process     a program that runs, in the background or to its end
+programs    the programs under test, and what every run of them must keep to
 server      a cluster: initdb, start, stop, kill, promote, SQL
 content     what the test databases hold, and a writer that keeps changing it
+checks      judgements about a seeded directory by others
+conninfo    the primary_conninfo that -R writes, taken apart
 tls         certificates
 wal         names of WAL files, comparison with a server's own
 """

@@ -12,7 +12,15 @@ import time
 PATIENCE = float(os.environ.get("PGR_PATIENCE", "90"))
 
 # What the programs get of our environment: nothing that could change a connection or a message.
-PASSED_ON = ("PATH", "TMPDIR", "ASAN_OPTIONS", "UBSAN_OPTIONS", "TSAN_OPTIONS", "LSAN_OPTIONS")
+PASSED_ON = ("PATH", "TMPDIR")
+
+# A sanitizer's finding must not look like an ordinary failure, whose exit code is 1.
+SANITIZERS = {
+    "ASAN_OPTIONS": "exitcode=99",
+    "UBSAN_OPTIONS": "exitcode=99:print_stacktrace=1",
+    "TSAN_OPTIONS": "exitcode=99",
+    "LSAN_OPTIONS": "exitcode=99",
+}
 
 
 def wait_until(condition, what, patience=None):
@@ -89,13 +97,15 @@ class Place:
 
     def environment(self, **more):
         env = {k: os.environ[k] for k in PASSED_ON if k in os.environ}
+        env.update({k: ":".join(filter(None, (os.environ.get(k), v))) for k, v in SANITIZERS.items()})
         env.update(LC_ALL="C", HOME=self.home, TZ="UTC")
         env.update({k: str(v) for k, v in more.items()})
         return env
 
     def command(self, argv, death="KILL"):
         """argv, run as the user, and ended by the signal `death` should these tests die."""
-        prefix = ["setpriv", "--pdeathsig", death]
+        # Under nohup or in a background job these signals are ignored, and what is started would inherit that.
+        prefix = ["env", "--default-signal=HUP,INT,TERM", "setpriv", "--pdeathsig", death]
         if self.root:
             prefix += ["--reuid", str(self.user.pw_uid), "--regid", str(self.user.pw_gid), "--init-groups"]
         return prefix + [str(a) for a in argv]

@@ -6,6 +6,7 @@ import re
 from . import installs
 from .process import Process
 
+SANITIZER_REPORT = re.compile(r"Sanitizer|runtime error:")
 ERROR_LINE = re.compile(r"^[\w.-]+: error: ", re.MULTILINE)
 
 
@@ -54,11 +55,11 @@ class Programs:
         return succeeded(self.start_receivewal(*arguments, **kw))
 
     def end_all(self):
-        """Ends what a test left running; returns what all of them said."""
+        """Ends what a test left running; returns all processes of the test."""
         for process in self._started:
             process.end()
-        said, self._started = [str(p) for p in self._started], []
-        return said
+        started, self._started = self._started, []
+        return started
 
 
 def _no_children(process):
