@@ -17,12 +17,16 @@ COMMON_SRC = \
 	common/buf.c \
 	common/crc32c.c \
 	common/decompress.c \
+	common/digest.c \
 	common/err.c \
 	common/fs.c \
+	common/jsonlex.c \
 	common/lsn.c \
 	common/num.c \
+	common/pagesum.c \
 	common/stop.c \
-	common/sys.c
+	common/sys.c \
+	common/utf8.c
 
 PROTO_SRC = \
 	proto/caps.c \
@@ -33,6 +37,7 @@ PROTO_SRC = \
 	proto/fields.c \
 	proto/session.c \
 	proto/transport_libpq.c \
+	proto/transport_socket.c \
 	proto/wire.c
 
 RECEIVER_SRC = \
@@ -45,16 +50,35 @@ BACKUP_SRC = \
 	backup/basebackup.c \
 	backup/bbstream.c \
 	backup/compress_spec.c \
+	backup/copyrows.c \
 	backup/dirsink.c \
+	backup/exclude.c \
 	backup/extract.c \
+	backup/filelist.c \
+	backup/filesum.c \
 	backup/finish.c \
 	backup/inflate.c \
+	backup/lane_files.c \
+	backup/lane_query.c \
+	backup/lane_read.c \
+	backup/lane_work.c \
+	backup/lanes.c \
+	backup/lanes_seed.c \
 	backup/layout.c \
+	backup/listing.c \
+	backup/lowlevel.c \
+	backup/manifest_list.c \
+	backup/manifest_reader.c \
+	backup/manifest_writer.c \
 	backup/outfile.c \
+	backup/pagecheck.c \
+	backup/ratelimit.c \
+	backup/recheck.c \
 	backup/recovery_conf.c \
 	backup/root.c \
 	backup/run.c \
 	backup/source.c \
+	backup/sql.c \
 	backup/stream_seed.c \
 	backup/tar.c \
 	backup/tblspc_map.c \
@@ -73,16 +97,18 @@ SUPPORT_SRC = \
 	tests/support/scripted.c
 
 UNIT_TESTS = \
-	common/test_block common/test_buf common/test_crc32c common/test_decompress common/test_err \
-	common/test_fs common/test_lsn common/test_num common/test_stop \
-	proto/test_caps proto/test_client proto/test_command proto/test_copydata proto/test_fields \
-	proto/test_session proto/test_wire \
+	common/test_block common/test_buf common/test_crc32c common/test_decompress common/test_digest \
+	common/test_err common/test_fs common/test_jsonlex common/test_lsn common/test_num common/test_pagesum \
+	common/test_stop common/test_utf8 \
+	proto/test_caps proto/test_client proto/test_command proto/test_copydata proto/test_fields proto/test_session \
+	proto/test_transport_socket proto/test_wire \
 	receiver/test_history receiver/test_receiver receiver/test_scan receiver/test_walstore \
-	backup/test_bbstream backup/test_compress_spec backup/test_dirsink backup/test_extract \
-	backup/test_inflate backup/test_layout backup/test_recovery_conf backup/test_tar \
+	backup/test_bbstream backup/test_compress_spec backup/test_copyrows backup/test_dirsink backup/test_exclude \
+	backup/test_extract backup/test_filelist backup/test_inflate backup/test_layout backup/test_listing \
+	backup/test_lowlevel backup/test_manifest backup/test_recovery_conf backup/test_sql backup/test_tar \
 	tools/test_connopts tools/test_message tools/test_signals
 
-FUZZ_TARGETS = fuzz_session fuzz_copydata fuzz_tar fuzz_history
+FUZZ_TARGETS = fuzz_copydata fuzz_history fuzz_manifest fuzz_session fuzz_tar
 
 # ---- how it is built ----
 
@@ -144,6 +170,7 @@ FUZZ_LIBS_fuzz_session  = $(LIBS_DOWN_proto)
 FUZZ_LIBS_fuzz_copydata = $(LIBS_DOWN_proto)
 FUZZ_LIBS_fuzz_tar      = $(LIBS_DOWN_backup)
 FUZZ_LIBS_fuzz_history  = $(LIBS_DOWN_receiver)
+FUZZ_LIBS_fuzz_manifest = $(LIBS_DOWN_backup)
 define FUZZ_RULE
 $(BUILD)/tests/fuzz/$(1)-replay: $(BUILD)/tests/fuzz/$(1).o $(BUILD)/tests/fuzz/replay.o $$(FUZZ_LIBS_$(1))
 	$$(CC) -o $$@ $$^ $$(ALL_LIBS)

@@ -110,14 +110,14 @@ static int prepare_layout(struct pgr_run *r, struct pgr_err *err)
 static int start_sink(struct pgr_run *r, struct pgr_err *err)
 {
 	size_t bytes = r->opts->pool_bytes ? r->opts->pool_bytes : DEFAULT_POOL_BYTES;
-	size_t count = bytes / BLOCK_BYTES;
+	size_t count = bytes / BLOCK_BYTES, least = r->opts->jobs + 4;
 	struct pgr_dirsink_opts so = {
 		.writers = r->opts->writers ? r->opts->writers : DEFAULT_WRITERS,
 		.sync = r->opts->sync && r->opts->sync_method == PGR_SYNC_FSYNC,
 	};
 
-	if (count < 2)
-		count = 2;
+	if (count < least)
+		count = least;
 	if (pgr_pool_new(&r->pool, count, BLOCK_BYTES, r->stop, err) != PGR_OK)
 		return PGR_ERR;
 	return pgr_dirsink_new(&r->sink, r->sys, r->pool, r->stop, &so, err);
@@ -168,10 +168,16 @@ static const struct source stream_source = {
 	.end = pgr_stream_seed_end,
 };
 
+static const struct source lanes_source = {
+	.start = pgr_lanes_seed_start,
+	.copy = pgr_lanes_seed_copy,
+	.end = pgr_lanes_seed_end,
+	.finish = pgr_lanes_seed_finish,
+};
+
 static const struct source *source_of(const struct pgr_run *r)
 {
-	(void)r;
-	return &stream_source;
+	return r->opts->jobs > 1 ? &lanes_source : &stream_source;
 }
 
 static int start_backup(struct pgr_run *r, struct pgr_err *err)
@@ -330,6 +336,7 @@ static void release(struct pgr_run *r)
 	pgr_stream_seed_release(r);
 	pgr_client_free(r->client);
 	pgr_dirsink_free(r->sink);
+	pgr_lanes_seed_release(r); /* the sink's writers have looked into it */
 	pgr_pool_free(r->pool);
 	pgr_buf_fini(&r->control);
 	pgr_buf_fini(&r->recovery_conf);

@@ -63,6 +63,7 @@ struct pgr_basebackup_opts {
 	enum pgr_sync_method sync_method;
 	bool clean; /* remove what was made when the run fails */
 	int64_t status_interval_ms;
+	unsigned jobs;	   /* 0, 1: the stream; more: so many lanes */
 	size_t pool_bytes; /* memory for blocks; 0: the default */
 	unsigned writers;  /* 0: the default */
 

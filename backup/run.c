@@ -6,6 +6,7 @@
 
 #include "backup/bbstream.h"
 #include "backup/dirsink.h"
+#include "backup/lanes.h"
 #include "backup/layout.h"
 #include "common/block.h"
 #include "common/sys.h"
@@ -62,6 +63,8 @@ void pgr_run_report(struct pgr_run *r, bool force)
 	r->progress_at_ms = now;
 	if (r->bb != NULL)
 		r->progress.done_bytes = pgr_bbstream_progress_bytes(r->bb);
+	else if (r->lanes != NULL)
+		r->progress.done_bytes = pgr_lanes_bytes(r->lanes);
 	r->opts->progress(r->opts->arg, &r->progress);
 }
 

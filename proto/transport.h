@@ -101,7 +101,7 @@ static inline void pgr_transport_close(struct pgr_transport *t)
 
 enum pgr_conn_mode {
 	PGR_CONN_PHYSICAL, /* replication=true: replication commands only */
-	PGR_CONN_SQL,	   /* an ordinary SQL session */
+	PGR_CONN_SQL,	   /* an ordinary SQL session, in the database postgres unless the user named one */
 };
 
 /* One connection keyword and its value. */

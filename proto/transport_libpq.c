@@ -8,30 +8,21 @@
 #include <limits.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 
 #include <libpq-fe.h>
-#include <openssl/err.h>
 #include <openssl/ssl.h>
 
 #include "common/buf.h"
 #include "common/num.h"
-#include "common/stop.h"
 #include "common/sys.h"
 #include "proto/caps.h"
+#include "proto/transport_socket.h"
 
 #define MIN_CONNECT_TIMEOUT_S 2 /* as libpq: rounding would make 1 s fail at random */
-#define MAX_ROOMS	      4
-#define TLS_BUFFER_BYTES      (128u * 1024u)
-
-/* OpenSSL 1.1.1 reports this end of file as a system call that failed with errno 0. */
-#ifndef SSL_R_UNEXPECTED_EOF_WHILE_READING
-#define SSL_R_UNEXPECTED_EOF_WHILE_READING 294
-#endif
 
 static bool is_set(const char *s)
 {
@@ -201,6 +192,8 @@ static int build_keywords(struct opening *o, struct pgr_err *err)
 	if (o->mode == PGR_CONN_PHYSICAL) {
 		tell(o, "dbname", "replication");
 		tell(o, "replication", "true");
+	} else if (o->dbname == NULL) {
+		tell(o, "dbname", "postgres"); /* a role for replication seldom has a database of its name */
 	}
 	o->user_from = o->n;
 	for (const PQconninfoOption *c = o->conninfo; c != NULL && c->keyword != NULL; c++)
@@ -363,42 +356,17 @@ static void start_clock(struct opening *o)
 	o->deadline = o->sys->mono_ms(o->sys) + o->timeout_ms;
 }
 
-static int left_ms(const struct pgr_sys *sys, int64_t deadline)
-{
-	int64_t left;
-
-	if (deadline == PGR_NO_DEADLINE)
-		return -1;
-	left = deadline - sys->mono_ms(sys);
-	return left < 0 ? 0 : left > INT_MAX ? INT_MAX : (int)left;
-}
-
-static int stop_check(struct pgr_stop *stop, struct pgr_err *err)
-{
-	return stop != NULL ? pgr_stop_check(stop, err) : PGR_OK;
-}
-
 /* PGR_OK: the socket (another one after each PQconnectPoll) is ready; PGR_MORE: the time of this address is over. */
 static int wait_for_libpq(struct opening *o, PostgresPollingStatusType want, struct pgr_err *err)
 {
-	struct pollfd fds[2] = {
-		{.fd = PQsocket(o->conn), .events = want == PGRES_POLLING_READING ? POLLIN : POLLOUT},
-		{.fd = o->stop != NULL ? pgr_stop_fd(o->stop) : -1, .events = POLLIN},
-	};
+	struct pgr_socket s = {0};
+	unsigned got;
 
-	for (;;) {
-		int ms = left_ms(o->sys, o->deadline);
-		int n = o->sys->poll(o->sys, fds, 2, ms);
-
-		if (stop_check(o->stop, err) != PGR_OK)
-			return PGR_ERR;
-		if (n > 0)
-			return PGR_OK;
-		if (n < 0 && errno != EINTR)
-			return pgr_err_sys(err, errno, "could not wait for the connection to the server");
-		if (ms == 0)
-			return PGR_MORE;
-	}
+	pgr_socket_init(&s, o->sys, o->stop, PQsocket(o->conn), NULL);
+	if (pgr_socket_wait(&s.t, want == PGRES_POLLING_READING ? PGR_WAIT_READ : PGR_WAIT_WRITE, -1, o->deadline, &got,
+			    err) != PGR_OK)
+		return PGR_ERR;
+	return got & (PGR_WAIT_READ | PGR_WAIT_WRITE) ? PGR_OK : PGR_MORE;
 }
 
 /*
@@ -600,192 +568,14 @@ static void opening_fini(struct opening *o)
 /* ---- the transport ---- */
 
 struct libpq_transport {
-	struct pgr_transport t; /* first */
-	const struct pgr_sys *sys;
-	struct pgr_stop *stop;
-	PGconn *conn; /* owns fd and ssl; libpq's BIO needs it */
-	int fd;
-	SSL *ssl;		 /* NULL: not encrypted */
-	bool tls_dry;		 /* what is left inside OpenSSL is not a whole record */
-	short read_on, write_on; /* what poll must see for a read or write to go on: TLS may want the other one */
+	struct pgr_socket s; /* first */
+	PGconn *conn;	     /* owns descriptor and SSL object; libpq's BIO needs it */
 	struct pgr_setting *settings;
 };
 
 static struct libpq_transport *of(struct pgr_transport *t)
 {
 	return (struct libpq_transport *)t;
-}
-
-static int lost(struct pgr_err *err, const char *what, int errnum)
-{
-	pgr_err_sys(err, errnum, "%s", what);
-	err->cls = PGR_E_NETWORK;
-	return PGR_ERR;
-}
-
-static const char could_not_receive[] = "could not receive data from server";
-static const char could_not_send[] = "could not send data to server";
-
-static int plain_read(struct pgr_transport *t, const struct pgr_room *room, int nroom, size_t *n, struct pgr_err *err)
-{
-	struct libpq_transport *l = of(t);
-	struct iovec iov[MAX_ROOMS];
-	struct msghdr msg = {.msg_iov = iov};
-	ssize_t got;
-
-	for (int i = 0; i < nroom && i < MAX_ROOMS; i++)
-		iov[msg.msg_iovlen++] = (struct iovec){room[i].p, room[i].len};
-	do
-		got = l->sys->recvmsg(l->sys, l->fd, &msg, 0);
-	while (got < 0 && errno == EINTR);
-	*n = got > 0 ? (size_t)got : 0;
-	if (got >= 0)
-		return PGR_OK;
-	if (errno == EAGAIN || errno == EWOULDBLOCK)
-		return PGR_MORE;
-	return lost(err, could_not_receive, errno);
-}
-
-static int plain_write(struct pgr_transport *t, const void *p, size_t len, size_t *n, struct pgr_err *err)
-{
-	struct libpq_transport *l = of(t);
-	ssize_t put;
-
-	do
-		put = l->sys->send(l->sys, l->fd, p, len, MSG_NOSIGNAL);
-	while (put < 0 && errno == EINTR);
-	*n = put > 0 ? (size_t)put : 0;
-	if (put > 0)
-		return PGR_OK;
-	if (put == 0 || errno == EAGAIN || errno == EWOULDBLOCK)
-		return PGR_MORE;
-	return lost(err, could_not_send, errno);
-}
-
-/*
- * What a failed SSL_read or SSL_write means.  PGR_OK: the connection has ended.  PGR_MORE: later, when poll sees *on.
- * `errnum` is errno as the call left it.
- */
-static int tls_result(struct libpq_transport *l, int ret, int errnum, const char *what, short *on, struct pgr_err *err)
-{
-	unsigned long code;
-	char text[256];
-
-	switch (SSL_get_error(l->ssl, ret)) {
-	case SSL_ERROR_WANT_READ:
-		*on = POLLIN;
-		return PGR_MORE;
-	case SSL_ERROR_WANT_WRITE:
-		*on = POLLOUT;
-		return PGR_MORE;
-	case SSL_ERROR_ZERO_RETURN:
-		return PGR_OK;
-	case SSL_ERROR_SYSCALL:
-		return errnum != 0 ? lost(err, what, errnum) : PGR_OK;
-	default:
-		code = ERR_get_error();
-		if (ERR_GET_REASON(code) == SSL_R_UNEXPECTED_EOF_WHILE_READING)
-			return PGR_OK;
-		ERR_error_string_n(code, text, sizeof(text));
-		return pgr_err_set(err, PGR_E_NETWORK, "%s: SSL error: %s", what, text);
-	}
-}
-
-/* One SSL_read.  PGR_OK with *n == 0: the end. */
-static int tls_read_some(struct libpq_transport *l, struct pgr_room room, size_t *n, struct pgr_err *err)
-{
-	int ret;
-
-	*n = 0;
-	l->read_on = POLLIN;
-	ERR_clear_error();
-	errno = 0;
-	ret = SSL_read_ex(l->ssl, room.p, room.len, n);
-	l->tls_dry = ret <= 0;
-	return ret > 0 ? PGR_OK : tls_result(l, ret, errno, could_not_receive, &l->read_on, err);
-}
-
-/* OpenSSL gives at most a record a call; goes on while it has more, so that not every record is a turn of the caller.
- */
-static int tls_read(struct pgr_transport *t, const struct pgr_room *room, int nroom, size_t *n, struct pgr_err *err)
-{
-	struct libpq_transport *l = of(t);
-	size_t got;
-
-	*n = 0;
-	for (int i = 0; i < nroom; i++) {
-		for (size_t used = 0; used < room[i].len; used += got) {
-			struct pgr_room left = {(uint8_t *)room[i].p + used, room[i].len - used};
-			int rc = tls_read_some(l, left, &got, err);
-
-			if (rc != PGR_OK || got == 0)
-				return *n > 0 ? PGR_OK : rc; /* an error, or the end, comes again */
-			*n += got;
-			if (!SSL_has_pending(l->ssl))
-				return PGR_OK;
-		}
-	}
-	return PGR_OK;
-}
-
-static int tls_write(struct pgr_transport *t, const void *p, size_t len, size_t *n, struct pgr_err *err)
-{
-	struct libpq_transport *l = of(t);
-	int ret, rc;
-
-	*n = 0;
-	l->write_on = POLLOUT;
-	ERR_clear_error();
-	errno = 0;
-	ret = SSL_write_ex(l->ssl, p, len, n);
-	if (ret > 0)
-		return PGR_OK;
-	rc = tls_result(l, ret, errno, could_not_send, &l->write_on, err);
-	return rc == PGR_OK ? lost(err, could_not_send, EPIPE) : rc;
-}
-
-static unsigned socket_ready(const struct libpq_transport *l, unsigned want, short revents)
-{
-	short broken = revents & (POLLERR | POLLHUP | POLLNVAL); /* the read or write will say how */
-	unsigned got = 0;
-
-	if ((want & PGR_WAIT_READ) && ((revents & l->read_on) || broken))
-		got |= PGR_WAIT_READ;
-	if ((want & PGR_WAIT_WRITE) && ((revents & l->write_on) || broken))
-		got |= PGR_WAIT_WRITE;
-	return got;
-}
-
-static int libpq_wait(struct pgr_transport *t, unsigned want, int wake_fd, int64_t deadline, unsigned *got,
-		      struct pgr_err *err)
-{
-	struct libpq_transport *l = of(t);
-	struct pollfd fds[3] = {
-		{.fd = (want & (PGR_WAIT_READ | PGR_WAIT_WRITE)) ? l->fd : -1},
-		{.fd = l->stop != NULL ? pgr_stop_fd(l->stop) : -1, .events = POLLIN},
-		{.fd = wake_fd, .events = POLLIN},
-	};
-
-	if (want & PGR_WAIT_READ)
-		fds[0].events |= l->read_on;
-	if (want & PGR_WAIT_WRITE)
-		fds[0].events |= l->write_on;
-	*got = 0;
-	if ((want & PGR_WAIT_READ) && l->ssl != NULL && !l->tls_dry && SSL_has_pending(l->ssl))
-		*got = PGR_WAIT_READ;
-	do {
-		int n = l->sys->poll(l->sys, fds, 3, *got != 0 ? 0 : left_ms(l->sys, deadline));
-
-		if (n < 0 && errno != EINTR)
-			return pgr_err_sys(err, errno, "could not wait for data from server");
-		if (stop_check(l->stop, err) != PGR_OK)
-			return PGR_ERR;
-		if (n > 0)
-			*got |= socket_ready(l, want, fds[0].revents) | (fds[2].revents != 0 ? PGR_WAIT_WAKE : 0);
-		if (left_ms(l->sys, deadline) == 0)
-			*got |= PGR_WAIT_TIMEOUT;
-	} while (*got == 0);
-	return PGR_OK;
 }
 
 static void libpq_cancel(struct pgr_transport *t)
@@ -807,38 +597,21 @@ static void libpq_close(struct pgr_transport *t)
 {
 	struct libpq_transport *l = of(t);
 
-	shutdown(l->fd, SHUT_RDWR);
+	shutdown(l->s.fd, SHUT_RDWR);
 	PQfinish(l->conn);
 	pgr_settings_free(l->settings);
 	free(l);
 }
 
-static const struct pgr_transport_ops plain_ops = {
-	.read = plain_read,
-	.write = plain_write,
-	.wait = libpq_wait,
-	.cancel = libpq_cancel,
-	.close = libpq_close,
-};
-
-static const struct pgr_transport_ops tls_ops = {
-	.read = tls_read,
-	.write = tls_write,
-	.wait = libpq_wait,
+static const struct pgr_transport_ops libpq_ops = {
+	.read = pgr_socket_read,
+	.write = pgr_socket_write,
+	.wait = pgr_socket_wait,
 	.cancel = libpq_cancel,
 	.close = libpq_close,
 };
 
 /* ---- the take-over ---- */
-
-/* One recv for many records instead of two for each; OpenSSL allocates its buffer anew with the new size. */
-static void tune_tls(SSL *ssl)
-{
-	SSL_set_mode(ssl, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
-	SSL_set_default_read_buffer_len(ssl, TLS_BUFFER_BYTES);
-	SSL_free_buffers(ssl);
-	SSL_set_read_ahead(ssl, 1);
-}
 
 /* A dead peer is noticed within two minutes, unless the user has another opinion; nobody minds when this fails. */
 static void tune_keepalives(const struct libpq_transport *l)
@@ -857,54 +630,48 @@ static void tune_keepalives(const struct libpq_transport *l)
 
 	if (on != NULL && strcmp(on, "0") == 0)
 		return;
-	if (getsockname(l->fd, (struct sockaddr *)&addr, &len) != 0 || addr.ss_family == AF_UNIX)
+	if (getsockname(l->s.fd, (struct sockaddr *)&addr, &len) != 0 || addr.ss_family == AF_UNIX)
 		return;
 	for (size_t i = 0; i < sizeof(ours) / sizeof(ours[0]); i++)
 		if (setting(l->settings, ours[i].keyword) == NULL)
-			(void)setsockopt(l->fd, IPPROTO_TCP, ours[i].option, &ours[i].value, sizeof(ours[i].value));
+			(void)setsockopt(l->s.fd, IPPROTO_TCP, ours[i].option, &ours[i].value, sizeof(ours[i].value));
 }
 
-static int find_tls(struct libpq_transport *l, struct pgr_err *err)
+/* *ssl NULL: the connection is not encrypted. */
+static int find_tls(PGconn *conn, SSL **ssl, struct pgr_err *err)
 {
-	if (!PQsslInUse(l->conn))
+	*ssl = NULL;
+	if (!PQsslInUse(conn))
 		return PGR_OK;
-	l->ssl = PQsslStruct(l->conn, "OpenSSL");
-	if (l->ssl == NULL)
-		return pgr_err_set(err, PGR_E_USAGE, "the TLS library of libpq is not OpenSSL");
-	tune_tls(l->ssl);
-	l->t.ops = &tls_ops;
-	return PGR_OK;
+	*ssl = PQsslStruct(conn, "OpenSSL");
+	return *ssl != NULL ? PGR_OK : pgr_err_set(err, PGR_E_USAGE, "the TLS library of libpq is not OpenSSL");
 }
 
 /* From here on nothing is asked of libpq: it may hold bytes that nobody could give back. */
 static int take_over(struct pgr_transport **out, struct opening *o, struct pgr_err *err)
 {
-	struct libpq_transport *l = calloc(1, sizeof(*l));
+	struct libpq_transport *l;
+	struct pgr_transport *t;
+	SSL *ssl;
 
+	if (find_tls(o->conn, &ssl, err) != PGR_OK)
+		return PGR_ERR;
+	l = calloc(1, sizeof(*l));
 	if (l == NULL)
 		return pgr_err_nomem(err);
-	*l = (struct libpq_transport){
-		.t = {.ops = &plain_ops,
-		      .server_version = PQserverVersion(o->conn),
-		      .backend_pid = PQbackendPID(o->conn)},
-		.sys = o->sys,
-		.stop = o->stop,
-		.conn = o->conn,
-		.fd = PQsocket(o->conn),
-		.read_on = POLLIN,
-		.write_on = POLLOUT,
-		.settings = o->settings,
-	};
-	snprintf(l->t.server_host, sizeof(l->t.server_host), "%s", or_empty(PQhost(o->conn)));
-	snprintf(l->t.server_port, sizeof(l->t.server_port), "%s", or_empty(PQport(o->conn)));
-	if (find_tls(l, err) != PGR_OK) {
-		free(l);
-		return PGR_ERR;
-	}
-	tune_keepalives(l);
+	pgr_socket_init(&l->s, o->sys, o->stop, PQsocket(o->conn), ssl);
+	t = &l->s.t;
+	t->ops = &libpq_ops;
+	t->server_version = PQserverVersion(o->conn);
+	t->backend_pid = PQbackendPID(o->conn);
+	snprintf(t->server_host, sizeof(t->server_host), "%s", or_empty(PQhost(o->conn)));
+	snprintf(t->server_port, sizeof(t->server_port), "%s", or_empty(PQport(o->conn)));
+	l->conn = o->conn;
+	l->settings = o->settings;
 	o->conn = NULL;
 	o->settings = NULL;
-	*out = &l->t;
+	tune_keepalives(l);
+	*out = t;
 	return PGR_OK;
 }
 

@@ -13,6 +13,7 @@
 
 #include "backup/basebackup.h"
 #include "backup/layout.h"
+#include "backup/sql.h"
 #include "common/fs.h"
 #include "common/stop.h"
 #include "common/sys.h"
@@ -33,6 +34,7 @@ enum {
 	OPT_MANIFEST_FORCE_ENCODE,
 	OPT_MANIFEST_CHECKSUMS,
 	OPT_SYNC_METHOD,
+	OPT_PRINT_GRANTS,
 };
 
 static const struct option long_options[] = {
@@ -45,6 +47,8 @@ static const struct option long_options[] = {
 	{"create-slot", no_argument, NULL, 'C'},
 	{"max-rate", required_argument, NULL, 'r'},
 	{"write-recovery-conf", no_argument, NULL, 'R'},
+	{"jobs", required_argument, NULL, 'j'},
+	{"print-grants", optional_argument, NULL, OPT_PRINT_GRANTS},
 	{"slot", required_argument, NULL, 'S'},
 	{"target", required_argument, NULL, 't'},
 	{"tablespace-mapping", required_argument, NULL, 'T'},
@@ -74,7 +78,9 @@ static const struct option long_options[] = {
 	{NULL, 0, NULL, 0},
 };
 
-#define SHORT_OPTIONS "c:CD:F:i:l:nNPr:Rs:S:t:T:vVX:zZ:" PGR_CONN_SHORTOPTS
+#define MAX_JOBS 64
+
+#define SHORT_OPTIONS "c:CD:F:i:j:l:nNPr:Rs:S:t:T:vVX:zZ:" PGR_CONN_SHORTOPTS
 
 struct program {
 	struct pgr_messages msg;
@@ -88,6 +94,8 @@ struct program {
 	bool show_progress;
 	bool have_compress;
 	bool error_said;
+	bool print_grants;
+	const char *grants_role; /* NULL: the role that connects */
 	struct pgr_stop *stop;
 };
 
@@ -112,6 +120,7 @@ static void usage(const char *progname)
 	      "  -c, --checkpoint=fast|spread\n"
 	      "                             set fast or spread (default) checkpointing\n"
 	      "  -C, --create-slot          create replication slot\n"
+	      "  -j, --jobs=N               copy with N SQL sessions beside each other; 1 (default): one stream\n"
 	      "  -l, --label=LABEL          set backup label\n"
 	      "  -n, --no-clean             do not clean up after errors\n"
 	      "  -N, --no-sync              do not wait for changes to be written safely to disk\n"
@@ -127,6 +136,7 @@ static void usage(const char *progname)
 	      "      --no-manifest          suppress generation of backup manifest\n"
 	      "      --no-slot              prevent creation of temporary replication slot\n"
 	      "      --no-verify-checksums  do not verify checksums\n"
+	      "      --print-grants[=ROLE]  print the SQL that permits ROLE to use --jobs, then exit\n"
 	      "      --sync-method=METHOD   set method for syncing files to disk (fsync, syncfs)\n"
 	      "  -?, --help                 show this help, then exit\n"
 	      "\nConnection options:\n"
@@ -288,13 +298,18 @@ static int output_option(struct program *p, int c, const char *arg, struct pgr_e
 
 static int general_option(struct program *p, int c, const char *arg, struct pgr_err *err)
 {
-	int seconds;
+	int seconds, jobs;
 
 	switch (c) {
 	case 'c':
 		return parse_checkpoint(arg, &p->opts.fast_checkpoint, err);
 	case 'C':
 		p->opts.create_slot = true;
+		return PGR_OK;
+	case 'j':
+		if (pgr_option_int(arg, "-j/--jobs", 1, MAX_JOBS, &jobs, err) != PGR_OK)
+			return PGR_ERR;
+		p->opts.jobs = (unsigned)jobs;
 		return PGR_OK;
 	case 'l':
 		p->opts.label = arg;
@@ -321,6 +336,10 @@ static int general_option(struct program *p, int c, const char *arg, struct pgr_
 		return PGR_OK;
 	case OPT_NO_SLOT:
 		p->opts.no_slot = true;
+		return PGR_OK;
+	case OPT_PRINT_GRANTS:
+		p->print_grants = true;
+		p->grants_role = arg;
 		return PGR_OK;
 	case OPT_SYNC_METHOD:
 		return parse_sync_method(arg, &p->opts.sync_method, err);
@@ -429,6 +448,8 @@ static int check_options(struct program *p, struct pgr_err *err)
 {
 	const char *progname = p->msg.progname;
 
+	if (p->print_grants)
+		return PGR_OK;
 	if (p->data_dir == NULL)
 		return usage_error(err, progname, "must specify output directory or backup target");
 	if (p->have_compress && p->opts.compress.method != PGR_COMP_NONE && p->opts.compress.where != PGR_COMP_SERVER)
@@ -526,6 +547,30 @@ static void init_program(struct program *p, const char *argv0)
 	};
 }
 
+/* The coordinator's session knows the version and who we are. */
+static int print_grants(struct program *p, struct pgr_err *err)
+{
+	struct pgr_buf sql = {0};
+	struct pgr_result *who = NULL;
+	struct pgr_client *c;
+	const char *role = p->grants_role;
+	int rc;
+
+	if (pgr_sql_open(&c, &p->conn, pgr_sys_real(), p->stop, on_notice, p, err) != PGR_OK)
+		return PGR_ERR;
+	rc = pgr_sql_query(c, &who, err, "SELECT current_user");
+	if (rc == PGR_OK && role == NULL)
+		role = pgr_result_cell(who, 0, 0, NULL);
+	if (rc == PGR_OK)
+		rc = pgr_sql_grants(&sql, pgr_client_version(c), role != NULL ? role : "", err);
+	if (rc == PGR_OK && pgr_buf_str(&sql) != NULL)
+		fputs((const char *)sql.data, stdout);
+	pgr_result_free(who);
+	pgr_buf_fini(&sql);
+	pgr_client_free(c);
+	return rc;
+}
+
 /* Runs the backup with signals turned into a stop; *signo is the signal that ended it, or 0. */
 static int run(struct program *p, int *signo, struct pgr_err *err)
 {
@@ -541,7 +586,9 @@ static int run(struct program *p, int *signo, struct pgr_err *err)
 		return PGR_ERR;
 	p->conn.ask_arg = p->stop; /* ^C at the password prompt */
 	rc = pgr_signals_start(&signals, &set, on_signal, p, err);
-	if (rc == PGR_OK)
+	if (rc == PGR_OK && p->print_grants)
+		rc = print_grants(p, err);
+	else if (rc == PGR_OK)
 		rc = pgr_basebackup_run(&p->opts, &p->conn, pgr_sys_real(), p->stop, err);
 	if (rc != PGR_OK && signals != NULL)
 		*signo = pgr_signals_seen(signals);

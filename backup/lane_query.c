@@ -1,0 +1,41 @@
+/*
+ * ORDER BY decides the order, not the planner.  A volatile function is evaluated behind the sort
+ * (make_sort_input_target in src/backend/optimizer/plan/planner.c, since 9.6), so that only numbers and names are
+ * sorted and rows flow as they are read.  Of a file only what was listed is asked for: what has grown since then is in
+ * the WAL.
+ */
+#include "backup/lane_query.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+#include "backup/sql.h"
+
+static int put_piece(struct pgr_buf *out, const char *path, const struct pgr_lane_piece *p, size_t i,
+		     struct pgr_err *err)
+{
+	/* The first line says which types all of them have. */
+	const char *text = i == 0 ? "::text" : "", *number = i == 0 ? "::bigint" : "";
+
+	if (pgr_buf_printf(out, err, "%s(%zu, ", i == 0 ? "" : ", ", i) != PGR_OK ||
+	    pgr_sql_literal(out, path, strlen(path), err) != PGR_OK)
+		return PGR_ERR;
+	return pgr_buf_printf(out, err, "%s, %" PRIu64 "%s, %" PRIu64 "%s, %" PRIu32 "%s)", text, p->from, number,
+			      p->to, number, p->row, number);
+}
+
+int pgr_lane_query(struct pgr_buf *out, const struct pgr_filelist *list, const struct pgr_lane_piece *pieces, size_t n,
+		   struct pgr_err *err)
+{
+	out->len = 0;
+	if (pgr_buf_puts(out, "COPY (SELECT pg_catalog.pg_read_binary_file(f, o, least(w, t - o), true) FROM (VALUES ",
+			 err) != PGR_OK)
+		return PGR_ERR;
+	for (size_t i = 0; i < n; i++)
+		if (put_piece(out, list->entries[pieces[i].file].path, &pieces[i], i, err) != PGR_OK)
+			return PGR_ERR;
+	return pgr_buf_puts(out,
+			    ") v(i, f, s, t, w), LATERAL pg_catalog.generate_series(s, greatest(s, t - 1), w) o "
+			    "ORDER BY i, o) TO STDOUT (FORMAT binary)",
+			    err);
+}

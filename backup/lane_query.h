@@ -1,0 +1,20 @@
+/*
+ * The query that reads pieces of files: one row of bytea for each row of each piece, in the order of the pieces.
+ */
+#ifndef PGR_BACKUP_LANE_QUERY_H
+#define PGR_BACKUP_LANE_QUERY_H
+
+#include <stddef.h>
+
+#include "backup/lane_work.h"
+#include "common/buf.h"
+#include "common/err.h"
+
+/*
+ * Replaces what is in `out`.  The value of a row is NULL when its file does not exist, and shorter than its row when
+ * the file ends earlier.  The session has standard_conforming_strings on.
+ */
+int pgr_lane_query(struct pgr_buf *out, const struct pgr_filelist *list, const struct pgr_lane_piece *pieces, size_t n,
+		   struct pgr_err *err) PGR_MUST_USE;
+
+#endif

@@ -1,0 +1,205 @@
+#include "backup/lane_read.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+
+#include "backup/filelist.h"
+#include "backup/lane_query.h"
+#include "common/block.h"
+#include "proto/client.h"
+
+/* With so much still to come of a request, the next one is not sent: another lane may be free to take it before. */
+#define AHEAD_BYTES ((uint64_t)8 * 1024 * 1024)
+
+void pgr_lane_reader_init(struct pgr_lane_reader *r, struct pgr_lane_shared *shared, unsigned lane)
+{
+	*r = (struct pgr_lane_reader){.sh = shared, .lane = lane, .dir = PGR_LANE_DIR_INIT};
+}
+
+void pgr_lane_reader_fini(struct pgr_lane_reader *r, const struct pgr_sys *sys)
+{
+	pgr_lane_dir_fini(&r->dir, sys);
+	pgr_buf_fini(&r->query);
+}
+
+/* ---- the block ---- */
+
+static int post_block(struct pgr_lane_reader *r, struct pgr_err *err)
+{
+	uint64_t rows = r->block_rows;
+
+	if (r->block == NULL)
+		return PGR_OK;
+	r->block->len = r->block_len;
+	r->block_rows = 0;
+	if (rows > 0)
+		return pgr_lane_files_post(r->sh->files, r->block_file, r->block_off, &r->block, rows, err);
+	pgr_pool_put(r->sh->pool, r->block);
+	r->block = NULL;
+	return PGR_OK;
+}
+
+/* A block with room for `len` bytes that belong at the beginning of the piece. */
+static int make_room(struct pgr_lane_reader *r, const struct pgr_lane_piece *p, uint32_t len, struct pgr_err *err)
+{
+	if (r->block != NULL && r->block_file == p->file && r->block_off + r->block_len == p->from &&
+	    r->block->cap - r->block_len >= len)
+		return PGR_OK;
+	if (post_block(r, err) != PGR_OK || pgr_pool_get(r->sh->pool, &r->block, err) != PGR_OK)
+		return PGR_ERR;
+	r->block_file = p->file;
+	r->block_off = p->from;
+	r->block_len = 0;
+	return PGR_OK;
+}
+
+/* ---- a row ---- */
+
+static int receive(struct pgr_lane_reader *r, uint8_t *dst, uint32_t len, struct pgr_err *err)
+{
+	while (len > 0) {
+		size_t may, n;
+
+		if (pgr_ratelimit_take(r->sh->rate, len, &may, err) != PGR_OK)
+			return PGR_ERR;
+		if (pgr_copyrows_read(&r->rows, dst, may, &n, err) != PGR_OK)
+			return PGR_ERR;
+		pgr_ratelimit_untake(r->sh->rate, may - n);
+		atomic_fetch_add_explicit(&r->sh->bytes, n, memory_order_relaxed);
+		dst += n;
+		len -= (uint32_t)n;
+	}
+	return PGR_OK;
+}
+
+/* The content of a row; one that is shorter than asked for is the file's last one, for now. */
+static int take_content(struct pgr_lane_reader *r, const struct pgr_lane_piece *p, uint32_t len, struct pgr_err *err)
+{
+	if (make_room(r, p, len, err) != PGR_OK || receive(r, r->block->data + r->block_len, len, err) != PGR_OK)
+		return PGR_ERR;
+	r->block_len += len;
+	r->block_rows++;
+	return PGR_OK;
+}
+
+static int take_row(struct pgr_lane_reader *r, struct pgr_lane_piece *p, bool is_null, uint32_t len,
+		    struct pgr_err *err)
+{
+	uint64_t want = p->to - p->from < p->row ? p->to - p->from : p->row;
+
+	if (len > want)
+		return pgr_err_set(err, PGR_E_PROTOCOL,
+				   "server sent %" PRIu32 " bytes of file \"%s\" instead of %" PRIu64, len,
+				   r->sh->list->entries[p->file].path, want);
+	if (!is_null && pgr_lane_files_make(r->sh->files, p->file, &r->dir, err) != PGR_OK)
+		return PGR_ERR;
+	if ((len > 0 ? take_content(r, p, len, err) : pgr_lane_files_skip(r->sh->files, p->file, 1, err)) != PGR_OK)
+		return PGR_ERR;
+	p->from += want;
+	r->to_come -= want;
+	r->rows_read++;
+	if (p->from < p->to)
+		return PGR_OK;
+	r->now->at++;
+	return post_block(r, err);
+}
+
+/* ---- requests ---- */
+
+static int send_request(struct pgr_lane_reader *r, const struct pgr_lane_request *q, struct pgr_err *err)
+{
+	if (pgr_lane_query(&r->query, r->sh->list, q->pieces + q->at, q->n - q->at, err) != PGR_OK)
+		return PGR_ERR;
+	return pgr_client_send_ahead(r->client, &r->query, err);
+}
+
+static void begin_request(struct pgr_lane_reader *r, struct pgr_lane_request *q)
+{
+	r->now = q;
+	r->to_come = pgr_lane_request_bytes(q);
+	pgr_copyrows_init(&r->rows, r->client);
+}
+
+/* Takes and sends what is due.  PGR_MORE: nothing is under way, and nothing is left to do. */
+static int keep_busy(struct pgr_lane_reader *r, struct pgr_err *err)
+{
+	struct pgr_lane_request *q;
+	int rc;
+
+	if (r->ahead != NULL || (r->now != NULL && r->to_come > AHEAD_BYTES))
+		return PGR_OK;
+	rc = pgr_lane_work_take(r->sh->work, r->lane, r->now == NULL, &q, err);
+	if (rc != PGR_OK)
+		return rc == PGR_MORE && r->now != NULL ? PGR_OK : rc;
+	if (r->now == NULL)
+		begin_request(r, q);
+	else
+		r->ahead = q;
+	return send_request(r, q, err);
+}
+
+/* The query is over: it must have said all that was asked for. */
+static int end_request(struct pgr_lane_reader *r, struct pgr_err *err)
+{
+	struct pgr_lane_request *next = r->ahead;
+
+	if (r->now->at < r->now->n)
+		return pgr_err_set(err, PGR_E_PROTOCOL, "server sent fewer rows of file \"%s\" than were asked for",
+				   r->sh->list->entries[r->now->pieces[r->now->at].file].path);
+	pgr_lane_work_done(r->sh->work, &r->now);
+	r->ahead = NULL;
+	if (next != NULL)
+		begin_request(r, next);
+	return PGR_OK;
+}
+
+static int next_row(struct pgr_lane_reader *r, struct pgr_err *err)
+{
+	bool is_null;
+	uint32_t len;
+	int rc = pgr_copyrows_next(&r->rows, &is_null, &len, err);
+
+	if (rc == PGR_ERR)
+		return PGR_ERR;
+	if (rc == PGR_MORE)
+		return end_request(r, err);
+	if (r->now->at == r->now->n)
+		return pgr_err_set(err, PGR_E_PROTOCOL, "server sent more rows than were asked for");
+	return take_row(r, &r->now->pieces[r->now->at], is_null, len, err);
+}
+
+int pgr_lane_reader_run(struct pgr_lane_reader *r, struct pgr_client *client, struct pgr_err *err)
+{
+	int rc;
+
+	r->client = client;
+	while ((rc = keep_busy(r, err)) == PGR_OK && (rc = next_row(r, err)) == PGR_OK)
+		continue;
+	return rc == PGR_MORE ? PGR_OK : PGR_ERR;
+}
+
+/* ---- after a loss ---- */
+
+/* A row that had begun to come is still the first one of its piece, and is asked for again. */
+int pgr_lane_reader_drop(struct pgr_lane_reader *r, struct pgr_err *err)
+{
+	int rc = post_block(r, err);
+
+	pgr_lane_reader_abandon(r);
+	return rc;
+}
+
+void pgr_lane_reader_abandon(struct pgr_lane_reader *r)
+{
+	bool read = r->now != NULL && r->now->at == r->now->n; /* only the end of the query was still to come */
+
+	pgr_pool_put(r->sh->pool, r->block);
+	r->block = NULL;
+	r->block_rows = 0;
+	r->client = NULL;
+	pgr_lane_work_return(r->sh->work, &r->ahead);
+	if (read)
+		pgr_lane_work_done(r->sh->work, &r->now);
+	else
+		pgr_lane_work_return(r->sh->work, &r->now);
+}

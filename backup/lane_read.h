@@ -1,0 +1,73 @@
+/*
+ * What one lane does with its session: requests out, rows in, blocks on to the sink.
+ *
+ * A request is sent while the one before it still comes, so that the server always has something to do.  What was
+ * posted is never read again: after a loss a piece goes on behind its last whole row.
+ */
+#ifndef PGR_BACKUP_LANE_READ_H
+#define PGR_BACKUP_LANE_READ_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "backup/copyrows.h"
+#include "backup/lane_files.h"
+#include "backup/lane_work.h"
+#include "backup/ratelimit.h"
+#include "common/buf.h"
+#include "common/err.h"
+
+struct pgr_client;
+struct pgr_pool;
+
+/* What all lanes share. */
+struct pgr_lane_shared {
+	const struct pgr_filelist *list;
+	struct pgr_lane_work *work;
+	struct pgr_lane_files *files;
+	struct pgr_pool *pool; /* blocks of at least PGR_LANE_ROW */
+	struct pgr_ratelimit *rate;
+	_Atomic uint64_t bytes; /* received */
+};
+
+/* One lane's; of one thread. */
+struct pgr_lane_reader {
+	struct pgr_lane_shared *sh;
+	unsigned lane;
+	struct pgr_client *client; /* while it runs */
+	uint64_t rows_read;	   /* by this lane, on all its sessions */
+
+	struct pgr_lane_request *now;	/* its rows are coming */
+	struct pgr_lane_request *ahead; /* sent behind it */
+	uint64_t to_come;		/* bytes of `now` */
+	struct pgr_copyrows rows;
+
+	struct pgr_block
+		*block; /* whole rows of one file that follow each other, and perhaps a part of the next; NULL */
+	size_t block_file;
+	uint64_t block_off;
+	size_t block_len; /* of the whole rows */
+	uint64_t block_rows;
+
+	struct pgr_lane_dir dir;
+	struct pgr_buf query;
+};
+
+void pgr_lane_reader_init(struct pgr_lane_reader *r, struct pgr_lane_shared *shared, unsigned lane);
+/* No request is held any more (see pgr_lane_reader_drop). */
+void pgr_lane_reader_fini(struct pgr_lane_reader *r, const struct pgr_sys *sys);
+
+/*
+ * Reads with `client` until all work of all lanes is done.  PGR_ERR: the lane then holds what it has not finished.
+ */
+int pgr_lane_reader_run(struct pgr_lane_reader *r, struct pgr_client *client, struct pgr_err *err) PGR_MUST_USE;
+
+/* After a lost session: posts the whole rows that came, gives the rest of its requests back. */
+int pgr_lane_reader_drop(struct pgr_lane_reader *r, struct pgr_err *err) PGR_MUST_USE;
+
+/* After an error that ends everything: the same without posting. */
+void pgr_lane_reader_abandon(struct pgr_lane_reader *r);
+
+#endif

@@ -1,0 +1,108 @@
+/*
+ * Lanes: N SQL sessions that read the files of a list, in parallel, into the dirsink.
+ *
+ * Big files are split into ranges, small ones travel many to a request; each lane has two requests on the way, and
+ * takes the next piece of work when it has sent one, so that lanes end together.  A lane whose connection breaks is
+ * opened again and its pieces are read again (up to a limit, with back-off); an administrator's termination (SQLSTATE
+ * 57P01) is obeyed and ends the run.
+ *
+ * A file that is gone is left out; one that is shorter than when it was listed is filled up with zeros, one that is
+ * longer is cut: as BASE_BACKUP does.
+ */
+#ifndef PGR_BACKUP_LANES_H
+#define PGR_BACKUP_LANES_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/digest.h"
+#include "common/err.h"
+#include "proto/client.h"
+#include "proto/transport.h"
+
+struct pgr_buf;
+struct pgr_dirsink;
+struct pgr_filelist;
+struct pgr_lanes;
+struct pgr_layout;
+struct pgr_pagecheck;
+struct pgr_pool;
+struct pgr_stop;
+struct pgr_sys;
+
+struct pgr_lanes_opts {
+	unsigned jobs; /* lanes: 1 to 64 */
+	const struct pgr_filelist *list;
+	struct pgr_layout *layout; /* directories of the list exist already */
+	struct pgr_pool *pool;	   /* at least jobs + 2 blocks, of 128 KiB at least */
+	struct pgr_dirsink *sink;
+	struct pgr_conn_params *params; /* a session was opened with them before */
+	const char *server_id; /* of that session (pgr_lanes_server_id): a lane must reach the same server; NULL: any */
+	enum pgr_digest_algo digest; /* of the manifest; SHA keeps a file on one lane */
+	struct pgr_pagecheck *pages; /* NULL: page checksums are not checked */
+	uint64_t max_rate_bytes;     /* a second, over all lanes; 0: unlimited */
+	pgr_notice_fn *notice;
+	void (*info)(void *arg, const char *line);    /* a lane that was opened again; NULL; from any thread */
+	void (*on_file)(void *arg, const char *path); /* NULL; from any thread */
+	void *arg;
+	/* How a session is opened; NULL: pgr_sql_open with `params` and `notice`. */
+	int (*open_session)(void *arg, struct pgr_client **out, struct pgr_err *err);
+};
+
+/*
+ * Appends what tells the server that a session is on from any other one, and from itself after a restart.  With several
+ * hosts in a connection string, or one name for several servers, sessions may meet different ones.
+ */
+int pgr_lanes_server_id(struct pgr_client *session, struct pgr_buf *out, struct pgr_err *err) PGR_MUST_USE;
+
+/* Everything pointed to outlives the lanes, but the sink: see pgr_lanes_free. */
+int pgr_lanes_new(struct pgr_lanes **out, const struct pgr_lanes_opts *opts, const struct pgr_sys *sys,
+		  struct pgr_stop *stop, struct pgr_err *err) PGR_MUST_USE;
+
+/*
+ * Runs until every file of the list is posted to the sink and sealed, or something fails; once.  `tick` (NULL is
+ * allowed) is called in this thread about five times a second (progress; is the coordinator still there?); its failure
+ * ends the run.  What fails is posted to the stop latch, too; PGR_E_STOPPED: somebody else failed.  All threads have
+ * ended when this returns.
+ *
+ * A server that has no room for all lanes gets fewer, if there is room for one.
+ */
+int pgr_lanes_run(struct pgr_lanes *l, int (*tick)(void *arg, struct pgr_err *err), void *tick_arg,
+		  struct pgr_err *err) PGR_MUST_USE;
+
+/*
+ * Frees.  Writers of the sink look at what is in here: the sink was drained in good order, or is freed before.  NULL is
+ * allowed.
+ */
+void pgr_lanes_free(struct pgr_lanes *l);
+
+/* Bytes of files received so far; any thread. */
+uint64_t pgr_lanes_bytes(const struct pgr_lanes *l);
+
+/* Changes the rate while it runs (0: unlimited); any thread. */
+void pgr_lanes_set_rate(struct pgr_lanes *l, uint64_t bytes_per_second);
+
+/*
+ * After the sink was drained: whether entry `i` of the list was copied (a vanished file was not, directories are none
+ * of ours), and its checksum.  PGR_ERR: the file is not complete, which it is after a successful run and drain.
+ */
+struct pgr_lane_result {
+	bool copied;
+	uint8_t sum[PGR_DIGEST_MAX];
+	size_t sum_len;
+};
+int pgr_lanes_result(struct pgr_lanes *l, size_t i, struct pgr_lane_result *out, struct pgr_err *err) PGR_MUST_USE;
+
+/*
+ * After the sink was drained: reads the pages that the page check suspects again, through `client`, and reports those
+ * that are bad as the server would: one WARNING a page, at most five a file, then one that says that there will not be
+ * more, one with the file's total, and in the end one with the total of all.  *failures counts them all.
+ *
+ * A page that is good now, and was not changed since the backup began, came torn or damaged: it is put right in the
+ * file (synced), whose checksum is computed anew, and `info` is told.
+ */
+int pgr_lanes_recheck(struct pgr_lanes *l, struct pgr_client *client, uint64_t *failures,
+		      struct pgr_err *err) PGR_MUST_USE;
+
+#endif

@@ -1,0 +1,440 @@
+/*
+ * The lanes source: the low-level backup API held open by a coordinator, the files read over SQL.
+ *
+ * What makes such a copy right (PostgreSQL documentation, "Making a Base Backup Using the Low Level API"): the slot is
+ * there before the start, the list is made after it, pg_control is read after every other byte and before the stop,
+ * backup_label is written byte for byte as the server gives it.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "backup/bbstream.h"
+#include "backup/dirsink.h"
+#include "backup/finish.h"
+#include "backup/lanes.h"
+#include "backup/layout.h"
+#include "backup/lowlevel.h"
+#include "backup/manifest.h"
+#include "backup/pagecheck.h"
+#include "backup/run.h"
+#include "backup/sql.h"
+#include "backup/wal_stream.h"
+#include "common/digest.h"
+#include "common/fs.h"
+#include "common/num.h"
+#include "common/sys.h"
+#include "receiver/history.h"
+
+#define LABEL_NAME    "backup_label"
+#define CONTROL_NAME  "global/pg_control"
+#define HISTORY_LIMIT ((size_t)1 << 20)
+
+static enum pgr_digest_algo digest_of(const struct pgr_run *r)
+{
+	enum pgr_digest_algo algo = PGR_DIGEST_CRC32C;
+
+	if (!r->manifest)
+		return PGR_DIGEST_NONE;
+	if (r->opts->manifest_checksums != NULL && !pgr_digest_parse(r->opts->manifest_checksums, &algo))
+		return PGR_DIGEST_NONE; /* refused before: see check_options */
+	return algo;
+}
+
+/* ---- start ---- */
+
+static int check_options(const struct pgr_run *r, struct pgr_err *err)
+{
+	enum pgr_digest_algo algo;
+
+	if (r->opts->wal == PGR_WAL_FETCH)
+		return pgr_err_set(err, PGR_E_USAGE, "-X fetch and more than one job cannot be used together");
+	if (r->opts->compress.where == PGR_COMP_SERVER)
+		return pgr_err_set(err, PGR_E_USAGE,
+				   "compression on the server and more than one job cannot be used together");
+	if (r->opts->manifest_checksums != NULL && !pgr_digest_parse(r->opts->manifest_checksums, &algo))
+		return pgr_err_set(err, PGR_E_USAGE, "unrecognized checksum algorithm: \"%s\"",
+				   r->opts->manifest_checksums);
+	return PGR_OK;
+}
+
+static int check_rights(struct pgr_client *c, struct pgr_err *err)
+{
+	struct pgr_buf why = {0};
+	int rc = pgr_sql_may_read(c, &why, err);
+
+	if (rc == PGR_MORE) {
+		pgr_err_set(err, PGR_E_USAGE, "cannot copy with more than one job: %s",
+			    pgr_buf_str(&why) != NULL ? (const char *)why.data : "not permitted");
+		pgr_err_hint(err, "--print-grants shows the SQL that permits it; --jobs=1 needs only REPLICATION.");
+		rc = PGR_ERR;
+	}
+	pgr_buf_fini(&why);
+	return rc;
+}
+
+static int open_coordinator(struct pgr_run *r, struct pgr_err *err)
+{
+	struct pgr_client *c;
+
+	if (pgr_sql_open(&c, r->params, r->sys, r->stop, r->opts->notice, r->opts->arg, err) != PGR_OK)
+		return PGR_ERR;
+	if (check_rights(c, err) != PGR_OK) {
+		pgr_client_free(c);
+		return PGR_ERR;
+	}
+	return pgr_lowlevel_new(&r->lowlevel, c, err);
+}
+
+/* The coordinator must talk to the cluster of the replication connection: a host list or a balancer may have led
+ * elsewhere. */
+static int check_same_cluster(struct pgr_run *r, struct pgr_err *err)
+{
+	struct pgr_result *res;
+	const char *id;
+	int rc;
+
+	if (pgr_sql_query(pgr_lowlevel_client(r->lowlevel), &res, err,
+			  "SELECT system_identifier::text FROM pg_control_system()") != PGR_OK)
+		return PGR_ERR;
+	id = pgr_result_cell(res, 0, 0, NULL);
+	rc = id != NULL && strcmp(id, r->id.system_identifier) == 0
+		     ? PGR_OK
+		     : pgr_err_set(err, PGR_E_USAGE,
+				   "system identifier does not match between SQL and replication connection");
+	pgr_result_free(res);
+	return rc;
+}
+
+static int parse_setting(const struct pgr_result *res, unsigned col, uint32_t *out, struct pgr_err *err)
+{
+	const char *v = pgr_result_cell(res, 0, col, NULL);
+
+	if (v == NULL || !pgr_num_u32(v, strlen(v), out))
+		return pgr_err_set(err, PGR_E_PROTOCOL, "the server sent an invalid block or segment size");
+	return PGR_OK;
+}
+
+/* Checks pages as BASE_BACKUP does: only where the cluster has checksums. */
+static int prepare_page_check(struct pgr_run *r, struct pgr_err *err)
+{
+	struct pgr_result *res;
+	uint32_t page_bytes, segment_blocks;
+	const char *on;
+	int rc;
+
+	if (!r->opts->verify_checksums)
+		return PGR_OK;
+	if (pgr_sql_query(pgr_lowlevel_client(r->lowlevel), &res, err,
+			  "SELECT current_setting('data_checksums'), current_setting('block_size'), setting"
+			  " FROM pg_settings WHERE name = 'segment_size'") != PGR_OK)
+		return PGR_ERR;
+	on = pgr_result_cell(res, 0, 0, NULL);
+	rc = parse_setting(res, 1, &page_bytes, err);
+	if (rc == PGR_OK)
+		rc = parse_setting(res, 2, &segment_blocks, err);
+	if (rc == PGR_OK && on != NULL && strcmp(on, "on") == 0)
+		rc = pgr_pagecheck_new(&r->pages, page_bytes, segment_blocks, r->start, err);
+	pgr_result_free(res);
+	return rc;
+}
+
+int pgr_lanes_seed_start(struct pgr_run *r, struct pgr_err *err)
+{
+	const struct pgr_bb_tablespace *list;
+	size_t n;
+
+	if (check_options(r, err) != PGR_OK || open_coordinator(r, err) != PGR_OK ||
+	    check_same_cluster(r, err) != PGR_OK)
+		return PGR_ERR;
+	if (pgr_lowlevel_start(r->lowlevel, r->opts->label, r->opts->fast_checkpoint, &r->start, err) != PGR_OK)
+		return PGR_ERR;
+	/* on a standby the timeline may have changed since the first look */
+	if (pgr_client_identify(r->client, &r->id, err) != PGR_OK)
+		return PGR_ERR;
+	r->start_tli = r->id.tli;
+	pgr_client_free(r->client); /* all that follows is the coordinator's; an idle connection would only time out */
+	r->client = NULL;
+	if (prepare_page_check(r, err) != PGR_OK || pgr_lowlevel_tablespaces(r->lowlevel, &list, &n, err) != PGR_OK)
+		return PGR_ERR;
+	r->progress.tablespaces = (unsigned)n;
+	return pgr_layout_prepare_tablespaces(r->layout, list, n, err);
+}
+
+/* ---- directories and links ---- */
+
+static int make_directory(struct pgr_run *r, const char *path, struct pgr_err *err)
+{
+	const char *rest, *leaf;
+	int root, parent, rc = PGR_OK;
+
+	pgr_layout_resolve(r->layout, path, &root, &rest);
+	if (rest[0] == '\0')
+		return PGR_OK; /* the layout has made it */
+	if (pgr_fs_open_parent(r->sys, root, rest, &parent, &leaf, err) != PGR_OK)
+		return PGR_ERR;
+	if (r->sys->mkdirat(r->sys, parent, leaf, pgr_layout_dir_mode(r->layout)) != 0 && errno != EEXIST)
+		rc = pgr_err_sys(err, errno, "could not create directory \"%s\"", path);
+	if (r->sys->close(r->sys, parent) != 0 && rc == PGR_OK)
+		rc = pgr_err_sys(err, errno, "could not close the directory of \"%s\"", path);
+	return rc;
+}
+
+static int make_links(struct pgr_run *r, struct pgr_err *err)
+{
+	const struct pgr_bb_tablespace *list;
+	size_t n;
+
+	if (pgr_lowlevel_tablespaces(r->lowlevel, &list, &n, err) != PGR_OK)
+		return PGR_ERR;
+	for (size_t i = 0; i < n; i++) {
+		const char *target = list[i].oid != 0 ? pgr_layout_tablespace_target(r->layout, list[i].oid) : NULL;
+		char name[40];
+
+		if (target == NULL)
+			continue;
+		snprintf(name, sizeof(name), "pg_tblspc/%u", list[i].oid);
+		if (r->sys->symlinkat(r->sys, target, pgr_layout_root(r->layout, 0), name) != 0)
+			return pgr_err_sys(err, errno, "could not create symbolic link \"%s\"", name);
+	}
+	return PGR_OK;
+}
+
+static int make_directories(struct pgr_run *r, struct pgr_err *err)
+{
+	int wal_root;
+
+	if (pgr_layout_wal_root(r->layout, &wal_root, err) != PGR_OK)
+		return PGR_ERR;
+	for (size_t i = 0; i < r->list.n; i++)
+		if (r->list.entries[i].is_dir && make_directory(r, r->list.entries[i].path, err) != PGR_OK)
+			return PGR_ERR;
+	return make_links(r, err);
+}
+
+/* ---- copy ---- */
+
+static int tick(void *arg, struct pgr_err *err)
+{
+	struct pgr_run *r = arg;
+
+	pgr_run_report(r, false);
+	return pgr_lowlevel_check(r->lowlevel, err);
+}
+
+/* A message of a lane's thread: printing is the tool's, which may be told from any thread. */
+static void lane_info(void *arg, const char *line)
+{
+	struct pgr_run *r = arg;
+
+	pgr_run_warning(r, "%s", line);
+}
+
+static void lane_notice(void *arg, const char *text)
+{
+	struct pgr_run *r = arg;
+
+	if (r->opts->notice != NULL)
+		r->opts->notice(r->opts->arg, text);
+}
+
+static int run_lanes(struct pgr_run *r, struct pgr_err *err)
+{
+	struct pgr_lanes_opts lo = {
+		.jobs = r->opts->jobs,
+		.list = &r->list,
+		.layout = r->layout,
+		.pool = r->pool,
+		.sink = r->sink,
+		.params = r->params,
+		.digest = digest_of(r),
+		.pages = r->pages,
+		.max_rate_bytes = (uint64_t)r->opts->max_rate_kb * 1024,
+		.notice = lane_notice,
+		.info = lane_info,
+		.arg = r,
+	};
+
+	if (pgr_lanes_new(&r->lanes, &lo, r->sys, r->stop, err) != PGR_OK)
+		return PGR_ERR;
+	return pgr_lanes_run(r->lanes, tick, r, err);
+}
+
+int pgr_lanes_seed_copy(struct pgr_run *r, struct pgr_err *err)
+{
+	uint64_t failures = 0;
+
+	if (pgr_lowlevel_list(r->lowlevel, &r->list, err) != PGR_OK)
+		return PGR_ERR;
+	if (!r->list.has_control)
+		return pgr_err_set(err, PGR_E_PROTOCOL, "the server's data directory has no file \"%s\"", CONTROL_NAME);
+	r->progress.total_bytes = r->list.total_bytes;
+	if (make_directories(r, err) != PGR_OK || run_lanes(r, err) != PGR_OK ||
+	    pgr_dirsink_drain(r->sink, err) != PGR_OK)
+		return PGR_ERR;
+	r->progress.tablespace = r->progress.tablespaces;
+	if (r->pages != NULL && pgr_lanes_recheck(r->lanes, pgr_lowlevel_client(r->lowlevel), &failures, err) != PGR_OK)
+		return PGR_ERR;
+	if (failures > 0) {
+		r->checksum_failure = true;
+		pgr_err_set(&r->checksum_err, PGR_E_CHECKSUM, "checksum error occurred");
+	}
+	return pgr_lowlevel_control(r->lowlevel, &r->control, err);
+}
+
+/* ---- end ---- */
+
+int pgr_lanes_seed_end(struct pgr_run *r, struct pgr_err *err)
+{
+	struct pgr_backup_end end = {0};
+	int rc = pgr_lowlevel_stop(r->lowlevel, r->opts->wal == PGR_WAL_NONE, &end, err);
+
+	if (rc == PGR_OK) {
+		r->end = end.stop;
+		r->start_tli = end.start_tli;
+		rc = pgr_buf_put(&r->label, end.label.data, end.label.len, err);
+	}
+	pgr_backup_end_fini(&end);
+	return rc;
+}
+
+static int sum_bytes(enum pgr_digest_algo algo, const struct pgr_buf *b, uint8_t out[PGR_DIGEST_MAX], size_t *len,
+		     struct pgr_err *err)
+{
+	struct pgr_digest *d;
+	int rc;
+
+	*len = 0;
+	if (algo == PGR_DIGEST_NONE)
+		return PGR_OK;
+	if (pgr_digest_new(&d, algo, err) != PGR_OK)
+		return PGR_ERR;
+	rc = pgr_digest_add(d, b->data, b->len, err);
+	if (rc == PGR_OK)
+		rc = pgr_digest_end(d, out, len, err);
+	pgr_digest_free(d);
+	return rc;
+}
+
+/* A file whose content we hold ourselves. */
+static int add_own(struct pgr_run *r, struct pgr_manifest_writer *w, const char *path, const struct pgr_buf *content,
+		   struct pgr_err *err)
+{
+	uint8_t sum[PGR_DIGEST_MAX];
+	size_t len;
+
+	if (sum_bytes(digest_of(r), content, sum, &len, err) != PGR_OK)
+		return PGR_ERR;
+	return pgr_manifest_add_file(w, path, content->len, r->sys->wall_us(r->sys) / 1000000, digest_of(r), sum, len,
+				     err);
+}
+
+static int add_files(struct pgr_run *r, struct pgr_manifest_writer *w, struct pgr_err *err)
+{
+	for (size_t i = 0; i < r->list.n; i++) {
+		const struct pgr_list_entry *e = &r->list.entries[i];
+		struct pgr_lane_result got;
+
+		if (e->is_dir)
+			continue;
+		if (pgr_lanes_result(r->lanes, i, &got, err) != PGR_OK)
+			return PGR_ERR;
+		if (got.copied && pgr_manifest_add_file(w, e->path, e->size, e->mtime, digest_of(r), got.sum,
+							got.sum_len, err) != PGR_OK)
+			return PGR_ERR;
+	}
+	if (add_own(r, w, LABEL_NAME, &r->label, err) != PGR_OK)
+		return PGR_ERR;
+	return add_own(r, w, CONTROL_NAME, &r->control, err);
+}
+
+/* Each timeline from the one of the end down to the one of the start: what the history file in pg_wal says. */
+static int add_history(struct pgr_run *r, struct pgr_manifest_writer *w, const struct pgr_history *h,
+		       struct pgr_err *err)
+{
+	for (size_t i = h->n; i-- > 0;) {
+		const struct pgr_history_entry *e = &h->entries[i];
+		pgr_lsn from = e->tli == r->start_tli ? r->start : (i > 0 ? h->entries[i - 1].end : r->start);
+		pgr_lsn to = e->tli == r->end_tli ? r->end : e->end;
+
+		if (pgr_manifest_add_wal(w, e->tli, from, to, err) != PGR_OK)
+			return PGR_ERR;
+		if (e->tli == r->start_tli)
+			return PGR_OK;
+	}
+	return pgr_err_set(err, PGR_E_DATA, "timeline %u is not in the history of timeline %u", r->start_tli,
+			   r->end_tli);
+}
+
+static int add_wal(struct pgr_run *r, struct pgr_manifest_writer *w, struct pgr_err *err)
+{
+	struct pgr_history h;
+	char name[17], *text;
+	size_t len;
+	int root, rc;
+
+	if (r->end_tli == r->start_tli)
+		return pgr_manifest_add_wal(w, r->start_tli, r->start, r->end, err);
+	pgr_historyname_format(name, r->end_tli);
+	if (pgr_layout_wal_root(r->layout, &root, err) != PGR_OK)
+		return PGR_ERR;
+	rc = pgr_fs_read_file(r->sys, root, pgr_layout_wal_name(r->layout), name, HISTORY_LIMIT, &text, &len, err);
+	if (rc != PGR_OK)
+		return rc == PGR_MORE ? pgr_err_set(err, PGR_E_DATA, "history file \"%s\" is missing", name) : PGR_ERR;
+	rc = pgr_history_parse(&h, r->end_tli, text, len, err);
+	free(text);
+	if (rc != PGR_OK)
+		return PGR_ERR;
+	rc = add_history(r, w, &h, err);
+	pgr_history_fini(&h);
+	return rc;
+}
+
+static int manifest_sink(void *arg, const void *data, size_t len, struct pgr_err *err)
+{
+	return pgr_run_file_put(arg, data, len, err);
+}
+
+static int write_manifest(struct pgr_run *r, struct pgr_err *err)
+{
+	struct pgr_manifest_writer *w = NULL;
+	struct pgr_run_file f;
+	int rc;
+
+	if (pgr_run_file_open(&f, r, PGR_MANIFEST_TMP, err) != PGR_OK)
+		return PGR_ERR;
+	rc = pgr_manifest_writer_new(&w, r->version, r->id.system_identifier, r->opts->manifest_force_encode,
+				     manifest_sink, &f, err);
+	if (rc == PGR_OK)
+		rc = add_files(r, w, err);
+	if (rc == PGR_OK)
+		rc = add_wal(r, w, err);
+	if (rc == PGR_OK)
+		rc = pgr_manifest_writer_end(w, err);
+	pgr_manifest_writer_free(w);
+	return pgr_run_file_end(&f, rc, err);
+}
+
+int pgr_lanes_seed_finish(struct pgr_run *r, struct pgr_err *err)
+{
+	struct pgr_run_file f;
+
+	r->end_tli = r->wal != NULL ? pgr_wal_stream_tli(r->wal) : r->start_tli;
+	if (pgr_run_file_open(&f, r, LABEL_NAME, err) != PGR_OK)
+		return PGR_ERR;
+	if (pgr_run_file_end(&f, pgr_run_file_put(&f, r->label.data, r->label.len, err), err) != PGR_OK)
+		return PGR_ERR;
+	return r->manifest ? write_manifest(r, err) : PGR_OK;
+}
+
+void pgr_lanes_seed_release(struct pgr_run *r)
+{
+	pgr_lanes_free(r->lanes);
+	r->lanes = NULL;
+	pgr_lowlevel_free(r->lowlevel);
+	pgr_pagecheck_free(r->pages);
+	pgr_filelist_fini(&r->list);
+	pgr_buf_fini(&r->label);
+}

@@ -1,0 +1,192 @@
+"""pgr-basebackup --jobs: files read over SQL by several sessions.  What comes out is what one BASE_BACKUP would have made."""
+
+import os
+import re
+
+import pytest
+
+from pgrtest import content
+from pgrtest.checks import nothing_of_ours, paths_below, start_standby, verify_backup
+from pgrtest.place import wait_until
+from pgrtest.programs import failed
+
+LANES = ["-j", "3", "-c", "fast"]
+
+# What two backups of one quiet cluster differ in: times, positions, counters.
+VARIES = {"backup_label", "backup_manifest", "global/pg_control"}
+
+
+@pytest.fixture
+def target(tmp):
+    return os.path.join(tmp, "copy")
+
+
+def assert_follows(standby, primary):
+    primary.sql("CREATE TABLE afterwards AS SELECT generate_series(1, 1000) AS i")
+    try:
+        standby.wait_replayed(primary.lsn())
+        assert content.fingerprint(standby) == content.fingerprint(primary)
+        content.check_indexes(standby)
+    finally:
+        primary.sql("DROP TABLE afterwards")
+
+
+def assert_same_copies(one, other):
+    def of_interest(top):
+        return [p for p in paths_below(top) if not p.startswith("pg_wal/") and p not in VARIES]
+
+    assert of_interest(one) == of_interest(other)
+    for path in of_interest(one):
+        a, b = os.path.join(one, path), os.path.join(other, path)
+        assert os.lstat(a).st_mode == os.lstat(b).st_mode, path
+        if os.path.isfile(a):
+            assert content.hash_of(a) == content.hash_of(b), path
+
+
+@pytest.mark.every_major
+def test_standby_from_a_busy_primary(pg, primary, clusters, run, target):
+    with content.Writer(primary) as writer:
+        done = run.basebackup("-D", target, "-R", *LANES, *primary.address())
+        assert done.out == "" and done.err == ""
+        nothing_of_ours(target)
+        verify_backup(pg, primary.place, target)
+        standby = start_standby(clusters, pg, target, primary)
+        writer.wait_for(100)
+    assert_follows(standby, primary)
+
+
+@pytest.mark.every_major
+def test_same_as_the_stream(pg, clusters, run, tmp):
+    """On a quiet server: every file but those that say when, byte for byte, with the same modes."""
+    server = clusters.create(pg).start()
+    content.populate(server)
+    space = os.path.join(tmp, "space")
+    server.place.give(os.mkdir(space) or space)
+    server.sql(f"CREATE TABLESPACE space LOCATION '{space}'",
+               "CREATE TABLE spaced TABLESPACE space AS SELECT generate_series(1, 50000) i",
+               "CREATE UNLOGGED TABLE gone TABLESPACE space AS SELECT generate_series(1, 5000) i",
+               "CREATE TABLE empty ()", "VACUUM", "CHECKPOINT")
+    for name, more in (("stream", ["-c", "fast"]), ("lanes", LANES)):
+        run.basebackup("-D", os.path.join(tmp, name), *more, "-T", f"{space}={tmp}/{name}-space", *server.address())
+    stream, lanes = os.path.join(tmp, "stream"), os.path.join(tmp, "lanes")
+    verify_backup(pg, server.place, lanes)
+    # the links differ as -T asked
+    for top in (stream, lanes):
+        links = os.path.join(top, "pg_tblspc")
+        for link in os.listdir(links):
+            os.unlink(os.path.join(links, link))
+    assert_same_copies(stream, lanes)
+    assert_same_copies(f"{tmp}/stream-space", f"{tmp}/lanes-space")
+
+
+CHURN = """
+    DO $$ BEGIN FOR i IN 1..400 LOOP
+      EXECUTE format('CREATE TABLE c%s AS SELECT g, md5(g::text) t FROM generate_series(1, 3000) g', i);
+      IF i > 5 THEN EXECUTE format('DROP TABLE c%s', i - 5); END IF;
+      IF i > 3 THEN EXECUTE format('TRUNCATE c%s', i - 3); END IF;
+      COMMIT;
+    END LOOP; END $$"""
+
+
+def test_changes_while_it_copies(pg, clusters, run, target):
+    """Tables, indexes and databases come and go, shrink and are rewritten."""
+    if pg.major < 11:
+        pytest.skip("COMMIT in a DO block came with 11")
+    for round_ in range(2):
+        server = clusters.create(pg).start()
+        content.populate(server)
+        churn = run.start_psql(server, CHURN)
+        wait_until(lambda: server.sql("SELECT count(*) FROM pg_class WHERE relname ~ '^c[0-9]'") != "0", "it churns")
+        server.sql("VACUUM FULL accounts")
+        server.sql("CREATE DATABASE coming" + (" STRATEGY file_copy" if round_ and pg.major >= 15 else ""))
+        done = run.basebackup("-D", target, "-R", *LANES, *server.address())
+        assert done.err == ""
+        churn.end()
+        verify_backup(pg, server.place, target)
+        standby = start_standby(clusters, pg, target, server)
+        standby.wait_replayed(server.lsn())
+        content.check_indexes(standby)
+        standby.stop("immediate")
+        standby.place.discard(target)
+
+
+def test_from_a_standby(pg, primary, clusters, run, tmp, target):
+    first = os.path.join(tmp, "first")
+    run.basebackup("-D", first, "-R", "-c", "fast", *primary.address())
+    source = start_standby(clusters, pg, first, primary)
+    with content.Writer(primary):
+        run.basebackup("-D", target, "-R", *LANES, *source.address())
+        verify_backup(pg, primary.place, target)
+    cascaded = start_standby(clusters, pg, target, source)
+    cascaded.wait_replayed(primary.lsn())
+    assert content.fingerprint(cascaded) == content.fingerprint(primary)
+
+
+def test_the_source_is_promoted(pg, primary, clusters, run, tmp, target):
+    """Such a copy could not be recovered: the server says so, and nothing stays."""
+    first = os.path.join(tmp, "first")
+    run.basebackup("-D", first, "-R", "-c", "fast", *primary.address())
+    source = start_standby(clusters, pg, first, primary)
+    process = run.start_basebackup("-D", target, *LANES, "-r", "8M", *source.address())
+    wait_until(lambda: os.path.isdir(os.path.join(target, "base")), "it copies")
+    source.promote()
+    failed(process, "promoted")
+    assert not os.path.exists(target)
+
+
+def test_grants(pg, clusters, run, tmp, target):
+    """A role that is no superuser is told what it needs; --print-grants gives it."""
+    server = clusters.create(pg).start()
+    server.sql("CREATE ROLE copier LOGIN REPLICATION")
+    failed(run.start_basebackup("-D", target, *LANES, *server.address("copier")), "copier", "may not execute")
+    assert not os.path.exists(target)
+    grants = run.basebackup("--print-grants", *server.address("copier")).out
+    assert '"copier"' in grants
+    server.sql(grants)
+    run.basebackup("-D", target, *LANES, *server.address("copier"))
+    verify_backup(pg, server.place, target)
+
+
+def test_a_terminated_lane_ends_the_copy(primary, run, tmp, target):
+    """An administrator's word is obeyed, and told."""
+    process = run.start_basebackup("-D", target, *LANES, "-r", "4M", *primary.address())
+    lane = ("SELECT pid FROM pg_stat_activity WHERE application_name = 'pgr-basebackup' AND query LIKE 'COPY%'"
+            " AND backend_type = 'client backend' LIMIT 1")
+    wait_until(lambda: primary.sql(lane) != "" or not process.running(), "a lane reads")
+    primary.sql(f"SELECT pg_terminate_backend(({lane}))")
+    failed(process, "terminating connection due to administrator command")
+    assert paths_below(tmp) == []
+
+
+def test_a_signal_ends_all(primary, run, tmp, target):
+    process = run.start_basebackup("-D", target, *LANES, "-r", "4M", *primary.address())
+    wait_until(lambda: os.path.isdir(os.path.join(target, "base")), "it copies")
+    process.signal(15)
+    assert process.wait() == -15
+    assert paths_below(tmp) == []
+    wait_until(lambda: primary.sql("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pgr-basebackup'")
+               == "0", "no session is left")
+
+
+def test_a_bad_page_is_reported_and_the_copy_kept(pg, clusters, run, target):
+    server = clusters.create(pg, initdb=["--data-checksums"]).start()
+    content.populate(server)
+    path = server.sql("SELECT pg_relation_filepath('accounts')")
+    server.stop()
+    with open(os.path.join(server.data, path), "r+b") as f:
+        f.seek(3 * 8192 + 4000)
+        f.write(b"\0changed\0")
+    server.start()
+    process = run.start_basebackup("-D", target, *LANES, *server.address())
+    assert process.wait() == 1
+    assert re.match(rf'WARNING:  checksum verification failed in file "\./{path}", block 3: calculated', process.err)
+    assert "checksum error occurred" in process.err and process.out == ""
+    assert os.path.exists(os.path.join(target, "global", "pg_control"))
+    assert not os.path.exists(os.path.join(target, "backup_manifest"))
+
+
+@pytest.mark.parametrize("options", [["-X", "fetch"], ["-Z", "server-gzip"], ["-j", "0"], ["-j", "many"]],
+                         ids=lambda o: " ".join(o))
+def test_refused(primary, run, tmp, target, options):
+    failed(run.start_basebackup("-D", target, *LANES, *options, *primary.address()), "")
+    assert paths_below(tmp) == []
