@@ -120,7 +120,7 @@ static void usage(const char *progname)
 	      "  -c, --checkpoint=fast|spread\n"
 	      "                             set fast or spread (default) checkpointing\n"
 	      "  -C, --create-slot          create replication slot\n"
-	      "  -j, --jobs=N               copy with N SQL sessions beside each other; 1 (default): one stream\n"
+	      "  -j, --jobs=N               copy over N SQL sessions (1, default: one stream)\n"
 	      "  -l, --label=LABEL          set backup label\n"
 	      "  -n, --no-clean             do not clean up after errors\n"
 	      "  -N, --no-sync              do not wait for changes to be written safely to disk\n"
