@@ -88,6 +88,9 @@ CHURN = """
     END LOOP; END $$"""
 
 
+CHURNS = "query ~ 'DO [$]{2}' AND pid <> pg_backend_pid()"
+
+
 def test_changes_while_it_copies(pg, clusters, run, target):
     """Tables, indexes and databases come and go, shrink and are rewritten."""
     if pg.major < 11:
@@ -101,6 +104,9 @@ def test_changes_while_it_copies(pg, clusters, run, target):
         server.sql("CREATE DATABASE coming" + (" STRATEGY file_copy" if round_ and pg.major >= 15 else ""))
         done = run.basebackup("-D", target, "-R", *LANES, *server.address())
         assert done.err == ""
+        # a server does not notice that a client is gone while it works for it
+        server.sql(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {CHURNS}")
+        wait_until(lambda: server.sql(f"SELECT count(*) FROM pg_stat_activity WHERE {CHURNS}") == "0", "no churn")
         churn.end()
         verify_backup(pg, server.place, target)
         standby = start_standby(clusters, pg, target, server)
