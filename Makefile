@@ -136,7 +136,7 @@ LIBS_DOWN_backup   = $(BUILD)/libbackup.a $(LIBS_DOWN_receiver)
 LIBS_DOWN_tools    = $(BUILD)/libtools.a $(LIBS_DOWN_backup)
 
 .DEFAULT_GOAL := all
-.PHONY: all help unit check check-matrix demo fuzz install clean
+.PHONY: all help unit relay check check-matrix demo bench fuzz install clean
 
 all: $(PROGRAMS:%=$(BUILD)/%) ## build the programs
 
@@ -177,6 +177,13 @@ $(BUILD)/tests/fuzz/$(1)-replay: $(BUILD)/tests/fuzz/$(1).o $(BUILD)/tests/fuzz/
 endef
 $(foreach t,$(FUZZ_TARGETS),$(eval $(call FUZZ_RULE,$(t))))
 
+# A network that is slow, distant or faulty, for tests and benchmarks.
+RELAY = $(BUILD)/tests/bench/relay
+$(RELAY): $(call obj,tests/bench/relay.c tests/bench/pipe.c)
+	$(CC) -o $@ $^ $(ALL_LIBS)
+
+relay: $(RELAY)
+
 unit: $(UNIT_TESTS:%=$(BUILD)/tests/unit/%) $(FUZZ_TARGETS:%=$(BUILD)/tests/fuzz/%-replay) all ## build and run the unit tests
 	@set -e; for t in $(UNIT_TESTS); do $(BUILD)/tests/unit/$$t; done
 	@set -e; for t in $(FUZZ_TARGETS); do $(BUILD)/tests/fuzz/$$t-replay tests/fuzz/corpus/$${t#fuzz_}; done
@@ -189,19 +196,24 @@ export PGR_BIN_DIR = $(CURDIR)/$(BUILD)
 
 check: ## build and run all tests on Debian's PostgreSQL (installs what is missing)
 	@tests/support/install-deps.sh check
-	@$(MAKE) --no-print-directory all unit
+	@$(MAKE) --no-print-directory all unit relay
 	$(PYTEST) tests/integration
 
 check-matrix: ## the integration tests on every major from 10 to 18 (fetches the servers)
 	@tests/support/install-deps.sh matrix
 	@tests/support/fetch-servers.sh
-	@$(MAKE) --no-print-directory all
+	@$(MAKE) --no-print-directory all relay
 	PGR_MAJORS="10 11 12 13 14 15 16 17 18" $(PYTEST) -m every_major tests/integration
 
 demo: ## seed a standby from a throw-away primary and receive its WAL
 	@tests/support/install-deps.sh demo
 	@$(MAKE) --no-print-directory all
 	@tests/demo.sh
+
+bench: ## compare with pg_basebackup, into docs/BENCHMARKS.md (half an hour, on a quiet machine)
+	@tests/support/install-deps.sh check
+	@$(MAKE) --no-print-directory all relay
+	@/usr/bin/python3 tests/bench/bench.py $(BENCH_OPTIONS)
 
 fuzz: ## build the fuzz targets with libFuzzer, in build/fuzz
 	@$(MAKE) --no-print-directory CC=clang BUILD=build/fuzz SANITIZE=fuzzer-no-link,address,undefined $(FUZZ_TARGETS:%=build/fuzz/%)
