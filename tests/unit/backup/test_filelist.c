@@ -162,10 +162,8 @@ END_TEST
 START_TEST(test_orphans)
 {
 	static const char *const cases[][4] = {
-		{"base/1"},
-		{"a/", "a/b/c"},
-		{"a/", "a/b", "a/b/c"},
-		{"a/", "a-/c"},
+		{"base/1"},	{"a/", "a/b/c"},      {"a/", "a/b", "a/b/c"},
+		{"a/", "a-/c"}, {"a/", "a/1", "b/1"}, {"a-b/", "a-b/1", "a/1"},
 	};
 	struct pgr_filelist l;
 
@@ -283,6 +281,12 @@ static const struct {
 	{"", ""},
 	{"a\nb\x7f", "a\\x0Ab\\x7F"},
 	{"\xc3\xa4 \xe6\x97\xa5 \xf0\x9f\x90\x98", "\xc3\xa4 \xe6\x97\xa5 \xf0\x9f\x90\x98"},
+	{"\xc2\xa0\xe0\xa0\x80\xed\x9f\xbf\xee\x80\x80\xf0\x90\x80\x80\xf4\x8f\xbf\xbf",
+	 "\xc2\xa0\xe0\xa0\x80\xed\x9f\xbf\xee\x80\x80\xf0\x90\x80\x80\xf4\x8f\xbf\xbf"}, /* first and last ones */
+	{"\xed\xbf\xbf", "\\xED\\xBF\\xBF"},
+	{"\xc2", "\\xC2"},
+	{"\xc1\xbf", "\\xC1\\xBF"},
+	{"\xf5\x80\x80\x80", "\\xF5\\x80\\x80\\x80"},
 	{"\xc2\x9b", "\\xC2\\x9B"},			       /* a control character */
 	{"\xc0\xaf", "\\xC0\\xAF"},			       /* not the shortest form */
 	{"\xe0\x80\xaf", "\\xE0\\x80\\xAF"},		       /* likewise */
@@ -336,7 +340,7 @@ int main(void)
 	tcase_add_test(list, test_unlogged_relations);
 	tcase_add_test(list, test_unlogged_by_version);
 	tcase_add_test(list, test_twins);
-	tcase_add_loop_test(list, test_orphans, 0, 4);
+	tcase_add_loop_test(list, test_orphans, 0, 6);
 	tcase_add_test(list, test_leave_empty);
 	tcase_add_loop_test(list, test_unsafe_names, 0, (int)(sizeof(unsafe) / sizeof(unsafe[0])));
 	tcase_add_test(list, test_long_names);
