@@ -49,12 +49,11 @@ void pgr_pagecheck_free(struct pgr_pagecheck *p)
 
 static void remember(struct pgr_pagecheck *p, void *file, uint32_t block)
 {
-	size_t cap = p->cap == 0 ? 64 : p->cap * 2;
-	struct pgr_suspect *list;
-
 	pthread_mutex_lock(&p->lock);
 	if (p->n == p->cap) {
-		list = reallocarray(p->suspects, cap, sizeof(*list));
+		size_t cap = p->cap == 0 ? 64 : p->cap * 2;
+		struct pgr_suspect *list = reallocarray(p->suspects, cap, sizeof(*list));
+
 		if (list != NULL) {
 			p->suspects = list;
 			p->cap = cap;
