@@ -110,7 +110,8 @@ def small_disk(place, tmp):
         path = os.path.join(tmp, "disk")
         os.mkdir(path)
         options = f"size={megabytes}m,uid={place.user.pw_uid},gid={place.user.pw_gid},mode=700"
-        done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "pgr-test", path], capture_output=True, check=False)
+        command = ["mount", "-t", "tmpfs", "-o", options, "pgr-test", path]
+        done = subprocess.run(command, capture_output=True, check=False)
         if done.returncode != 0:
             pytest.skip("a small file system can be mounted by root only")
         mounted.append(path)
