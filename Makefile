@@ -192,7 +192,7 @@ unit: $(UNIT_TESTS:%=$(BUILD)/tests/unit/%) $(FUZZ_TARGETS:%=$(BUILD)/tests/fuzz
 # ---- what a person runs ----
 
 PYTEST = /usr/bin/python3 -m pytest -q -n auto --maxprocesses=4
-export PGR_BIN_DIR = $(CURDIR)/$(BUILD)
+export PGR_BIN_DIR = $(abspath $(BUILD))
 
 check: ## build and run all tests on Debian's PostgreSQL (installs what is missing)
 	@tests/support/install-deps.sh check
