@@ -5,17 +5,17 @@
 
 #include "backup/exclude.h"
 
-/* What PQserverVersion says. */
+/* What PQserverVersion says of the first minor version, whose rules are its major version's. */
 enum {
-	V10 = 100023,
-	V11 = 110022,
-	V12 = 120022,
-	V13 = 130023,
-	V14 = 140023,
-	V15 = 150020,
-	V16 = 160014,
-	V17 = 170010,
-	V18 = 180004
+	V10 = 100000,
+	V11 = 110000,
+	V12 = 120000,
+	V13 = 130000,
+	V14 = 140000,
+	V15 = 150000,
+	V16 = 160000,
+	V17 = 170000,
+	V18 = 180000
 };
 static const int versions[] = {V10, V11, V12, V13, V14, V15, V16, V17, V18};
 #define VERSIONS (sizeof(versions) / sizeof(versions[0]))
@@ -87,6 +87,13 @@ static const char *const sent[] = {
 	"sub/pg_wal",
 	"sub/pg_wal/x",
 	"pg_notifyx",
+	"pg_stat_tmpx",
+	"pg_replslotx",
+	"pg_dynshmemx",
+	"pg_serialx",
+	"pg_snapshotsx",
+	"pg_subtransx",
+	"pg_wal.old",
 	"xpg_notify",
 	".s.PGSQL.5432.lock",
 	".s.PGSQL.",
@@ -207,18 +214,16 @@ START_TEST(what_is_left_out)
 }
 END_TEST
 
-/* The first minor version has the rules of its major version. */
-START_TEST(from_the_first_minor_version_on)
+START_TEST(other_minor_versions)
 {
-	version = 110000;
-	ck_assert_int_eq(file("base/5/t1_1"), PGR_EXCLUDE);
-	ck_assert_int_eq(file("pg_internal.init"), PGR_EXCLUDE);
-	version = 109999;
-	ck_assert_int_eq(file("base/5/t1_1"), PGR_INCLUDE);
-	ck_assert_int_eq(file("pg_internal.init"), PGR_INCLUDE);
+	version = 180099;
+	ck_assert_int_eq(file(".DS_Store"), PGR_EXCLUDE);
 	version = 190000; /* one that does not exist yet */
 	ck_assert_int_eq(file(".DS_Store"), PGR_EXCLUDE);
 	ck_assert_int_eq(file("backup_manifest"), PGR_EXCLUDE);
+	version = 109999;
+	ck_assert_int_eq(file("base/5/t1_1"), PGR_INCLUDE);
+	ck_assert_int_eq(file("pg_internal.init"), PGR_INCLUDE);
 }
 END_TEST
 
@@ -415,6 +420,8 @@ START_TEST(directories_of_settings)
 	ck_assert(!pgr_exclude_is("stats", "", "/data"));
 	ck_assert(!pgr_exclude_is("stats", "/", "/data"));
 	ck_assert(!pgr_exclude_is("stats", "/datastats", "/data"));
+	ck_assert(!pgr_exclude_is("tats", "/datastats", "/data"));
+	ck_assert(!pgr_exclude_is("stats", "/dat2/stats", "/data"));
 }
 END_TEST
 
@@ -440,6 +447,9 @@ START_TEST(relation_directories)
 		"pg_tblspc/x/PG_15_202209061/5",
 		"pg_tblspc/16385/PG_15_202209061/x",
 		"pg_tblspc/16385/PG_15_/5",
+		"pg_tblspc/16385/PG__1/5",
+		"pg_tblspc/16385/PG_15/5",
+		"pg_tblspc/16385/PG_/5",
 		"pg_tblspc/16385/PG_15_202209061/5/6",
 		"pg_tblspc/16385/other/5",
 		"sub/base/5",
@@ -561,7 +571,7 @@ int main(void)
 	tcase_add_test(tc, what_is_sent);
 	tcase_add_test(tc, directories_that_are_sent);
 	tcase_add_test(tc, what_is_left_out);
-	tcase_add_test(tc, from_the_first_minor_version_on);
+	tcase_add_test(tc, other_minor_versions);
 	tcase_add_test(tc, directories_that_stay_empty);
 	tcase_add_test(tc, tablespaces);
 	tcase_add_test(tc, strange_paths);

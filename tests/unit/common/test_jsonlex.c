@@ -109,6 +109,7 @@ START_TEST(tokens)
 	ck_assert_str_eq(good(" \n\t\r"), "");
 	ck_assert_str_eq(good("}}]]::,,{["), "}}]]::,,{[");
 	ck_assert_str_eq(good("0,18446744073709551615,"), "=0=,=18446744073709551615=,");
+	ck_assert_str_eq(good("\" a ! \","), "\" a ! \",");
 	ck_assert_str_eq(good("1\"a\"2 3,"), "=1=\"a\"=2==3=,");
 }
 END_TEST
@@ -150,7 +151,8 @@ START_TEST(half_surrogates)
 		"\"\\ud83d\\ud83d\"", "\"\\udc18\"",
 		"\"x\\udc18\"",	      "\"\\udc18\\ud83d",
 		"\"\\ud83d\\ue000\"", "\"\\ud83d\\udc18\\udc18\"",
-		"\"\\ud83d\\u0000\"", "\"\\ud83d\x01\"",
+		"\"\\ud83d\\u0000\"", "\"\\ud83d\\n\\udc18\"",
+		"\"\\ud83d\x01\"",
 	};
 
 	for (size_t i = 0; i < sizeof(halves) / sizeof(halves[0]); i++)

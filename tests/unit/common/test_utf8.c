@@ -1,4 +1,5 @@
 #include <check.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "common/utf8.h"
@@ -6,6 +7,17 @@
 static bool valid(const char *s)
 {
 	return pgr_utf8_valid(s, strlen(s));
+}
+
+/* The other way round, without looking for errors. */
+static uint32_t decode(const char *utf8, size_t n)
+{
+	static const uint8_t masks[] = {0, 0x7F, 0x1F, 0x0F, 0x07};
+	uint32_t c = (uint8_t)utf8[0] & masks[n];
+
+	for (size_t i = 1; i < n; i++)
+		c = c << 6 | ((uint8_t)utf8[i] & 0x3Fu);
+	return c;
 }
 
 START_TEST(every_character)
@@ -20,11 +32,29 @@ START_TEST(every_character)
 			  : c < 0x800	? 2u
 			  : c < 0x10000 ? 3u
 					: 4u) ||
-		    pgr_utf8_valid(utf8, n) == surrogate)
+		    pgr_utf8_valid(utf8, n) == surrogate || decode(utf8, n) != c)
 			ck_abort_msg("U+%04X", c);
 		for (size_t cut = 1; cut < n; cut++)
 			if (pgr_utf8_valid(utf8, cut) || pgr_utf8_valid(utf8 + cut, n - cut))
 				ck_abort_msg("U+%04X cut after %zu", c, cut);
+	}
+}
+END_TEST
+
+/* In memory of exactly its size, so that a read beyond it shows under ASan. */
+START_TEST(cut_characters)
+{
+	static const char *const characters[] = {"\xC3\xBC", "\xE2\x82\xAC", "\xF0\x9F\x90\x98"};
+
+	for (size_t i = 0; i < 3; i++) {
+		for (size_t n = 1; n <= i + 2; n++) {
+			char *copy = malloc(n);
+
+			ck_assert_ptr_nonnull(copy);
+			memcpy(copy, characters[i], n);
+			ck_assert_int_eq(pgr_utf8_valid(copy, n), n == i + 2);
+			free(copy);
+		}
 	}
 }
 END_TEST
@@ -80,6 +110,7 @@ int main(void)
 	TCase *tc = tcase_create("utf8");
 
 	tcase_add_test(tc, every_character);
+	tcase_add_test(tc, cut_characters);
 	tcase_add_test(tc, some_characters);
 	tcase_add_test(tc, what_is_not_utf8);
 	suite_add_tcase(s, tc);
