@@ -38,7 +38,7 @@ static void seal(struct pgr_buf *b)
 
 #define HEAD "{ \"PostgreSQL-Backup-Manifest-Version\": 1,\n\"Files\": [\n"
 #define HEAD_2                                                                                                         \
-	"{ \"PostgreSQL-Backup-Manifest-Version\": 2,\n\"System-Identifier\": 7710460226266233443,\n\"Files\": [\n"
+	"{ \"PostgreSQL-Backup-Manifest-Version\": 2,\n\"System-Identifier\": 18446744073709551615,\n\"Files\": [\n"
 #define RANGES "\n],\n\"WAL-Ranges\": [\n"
 #define RANGE  "{ \"Timeline\": 1, \"Start-LSN\": \"0/2000028\", \"End-LSN\": \"0/2000120\" }"
 #define TAIL   "\n],\n"
@@ -142,7 +142,7 @@ START_TEST(small_manifest_of_version_2)
 	struct pgr_manifest *m = read_good(&b);
 
 	ck_assert_uint_eq(pgr_manifest_files(m), 1);
-	ck_assert_str_eq(pgr_manifest_system_identifier(m), "7710460226266233443");
+	ck_assert_str_eq(pgr_manifest_system_identifier(m), "18446744073709551615");
 	pgr_manifest_free(m);
 	pgr_buf_fini(&b);
 }
