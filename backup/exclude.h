@@ -25,7 +25,8 @@ enum pgr_exclusion {
  * last; backup_label, tablespace_map and backup_manifest are excluded and written anew; pg_wal is empty here, its
  * subdirectories (archive_status; summaries from 17 on) must be made.
  *
- * Of a tablespace (pg_tblspc/<oid>) only PG_<major>_<catalog version> is included.
+ * Of a tablespace (pg_tblspc/<oid>) only PG_<major>_<catalog version> is included, of any catalog version: where a
+ * beta's was left beside it, the caller must look at pg_control_system().
  * Sockets (".s.PGSQL.5432") are excluded by their names, since pg_stat_file shows no difference to an empty file.
  * Rules on whole directories are pgr_exclude_unlogged's, rules that need the server's settings pgr_exclude_is's.
  */
@@ -42,8 +43,8 @@ bool pgr_exclude_unlogged(int server_version, const char *path, char init_fork[P
 /*
  * Whether the directory `path` is the one that the server calls `server_path`: an absolute path, or one relative to its
  * `data_directory` (NULL: not known, then no absolute path matches).  Two directories are left empty for that:
- * stats_temp_directory up to 14 (it need not be pg_stat_tmp), and the location of a tablespace that lies in the data
- * directory, since what is in it comes below pg_tblspc.
+ * stats_temp_directory up to 14 (it need not be pg_stat_tmp), and the absolute location of a tablespace that lies in
+ * the data directory, since what is in it comes below pg_tblspc.
  */
 bool pgr_exclude_is(const char *path, const char *server_path, const char *data_directory);
 
