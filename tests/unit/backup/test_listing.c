@@ -305,6 +305,18 @@ START_TEST(test_no_tablespace_inside)
 }
 END_TEST
 
+START_TEST(test_empty_tablespace_inside)
+{
+	struct files f;
+
+	begin_files(&f, 0);
+	settings(&f, NULL, NULL);
+	TREE(&f, "my/", "my/ts/", "my/ts/PG_15_202209061/");
+	CHECK_FILES(&f, "my", "my/ts");
+	end_files(&f);
+}
+END_TEST
+
 START_TEST(test_known_directory_wins)
 {
 	struct files f;
@@ -523,6 +535,7 @@ int main(void)
 	tcase_add_test(files, test_new_tablespace);
 	tcase_add_loop_test(files, test_tablespace_inside, 0, 2);
 	tcase_add_loop_test(files, test_no_tablespace_inside, 0, 3);
+	tcase_add_test(files, test_empty_tablespace_inside);
 	tcase_add_test(files, test_known_directory_wins);
 	tcase_add_loop_test(files, test_stats_temp_directory, 0, 4);
 	tcase_add_loop_test(files, test_too_deep, 0, 2);
