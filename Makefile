@@ -104,8 +104,9 @@ UNIT_TESTS = \
 	proto/test_transport_socket proto/test_wire \
 	receiver/test_history receiver/test_receiver receiver/test_scan receiver/test_walstore \
 	backup/test_bbstream backup/test_compress_spec backup/test_copyrows backup/test_dirsink backup/test_exclude \
-	backup/test_extract backup/test_filelist backup/test_inflate backup/test_layout backup/test_listing \
-	backup/test_lowlevel backup/test_manifest backup/test_recovery_conf backup/test_sql backup/test_tar \
+	backup/test_extract backup/test_filelist backup/test_filesum backup/test_inflate backup/test_lane_work \
+	backup/test_lanes backup/test_layout backup/test_listing backup/test_lowlevel backup/test_manifest \
+	backup/test_pagecheck backup/test_ratelimit backup/test_recovery_conf backup/test_sql backup/test_tar \
 	tools/test_connopts tools/test_message tools/test_signals
 
 FUZZ_TARGETS = fuzz_copydata fuzz_history fuzz_manifest fuzz_session fuzz_tar

@@ -1,0 +1,245 @@
+"""docs/BENCHMARKS.md and its drawings, from the results of one or several runs of the benchmark."""
+
+import os
+import re
+import textwrap
+
+from . import plot
+from .figures import Spread, speed, spread, times_as_fast
+
+MB, GB, MIB = 1e6, 1e9, 1 << 20
+
+INTRODUCTION = """\
+# Benchmarks
+
+`pgr-basebackup` beside Debian's `pg_basebackup`: the same server, the same data, in turns. `make bench` runs everything
+and writes this page; the figures are those of one machine, and the ratios are what may carry over to another.
+"""
+
+METHOD = """\
+## How it was measured
+
+- Every round runs each program once; every other round runs them in the opposite order. A table shows the median of
+  all rounds and in parentheses the smallest and the greatest value. "Times as fast" is the other program's time divided by
+  this one's, round by round, and of those ratios again median, smallest and greatest.
+- The programs run as shipped: WAL streamed along (`-X stream`), a manifest with CRC-32C, page checksums verified, and
+  **everything synced to disk at the end**. The only options are the connection, the directory, `--checkpoint=fast` and what
+  the first column says. `-j1` connects as a role that has REPLICATION and nothing else; the others as a superuser.
+- The time is from the start of the program to its end. Processor time of the client is its own and its children's, of
+  the server the postmaster's and all its children's. Memory is the peak of the resident size, summed over the program's
+  processes. Bytes on the wire are counted at the loopback ({network}), headers included; a Unix socket has none.
+- Before each run: the previous copy is removed, the server makes a checkpoint, its data directory is read once so that
+  it is in the page cache, everything is synced, and we wait until the disk has nothing to do.
+- In the first round each copy of `pgr-basebackup` is checked by `pg_verifybackup`, outside the time.
+- The relay reads from the server through a Unix socket and is one process; its processor time is not counted anywhere.
+- `cp -r, sync` copies the running server's directory with its WAL: no backup, but what one would compare a backup's
+  speed with. `raw O_DIRECT write` writes as many bytes as the backup has into one file, in blocks of 1 MiB past the page cache,
+  and syncs it: what the disk takes from one writer who has nothing else to do.
+"""
+
+AGAIN = """\
+## Once more
+
+    make bench                                            # everything; about an hour
+    /usr/bin/python3 tests/bench/bench.py --quick         # 1 GB, 2 rounds
+    /usr/bin/python3 tests/bench/bench.py --cases tcp,tls --pairs 7 --gb 8 --keep /var/tmp/pgr-bench
+
+Results are kept as JSON ({results}), so that cases can be measured one at a time; `--render` only writes the page.
+"""
+
+WORSE = """\
+## Where it is worse
+
+Medians of `pgr-basebackup` that are worse than those of `pg_basebackup` by more than 2 %, and by more than chance: 0.05 s,
+1 MiB of memory, on the wire one segment of WAL.
+"""
+
+# name, title, unit, its size, and the difference that means nothing
+QUANTITIES = (
+    ("seconds", "time", "s", 1, 0.05), ("client_cpu", "client CPU", "s", 1, 0.05), ("server_cpu", "server CPU", "s", 1, 0.05),
+    ("memory", "memory", "MiB", MIB, MIB), ("wire", "bytes on the wire", "MB", MB, 17 * MB),
+)
+
+COLUMNS = ("", "time, s", "times as fast", "MB/s", "client CPU, s", "server CPU, s", "memory, MiB", "wire, MB")
+
+
+class Page:
+    """results: {"machine", "versions", "network", "cases": {key: what Contest.run returns, with title, about, ...}}."""
+
+    def __init__(self, results, cases, results_name):
+        self._results, self._name = results, results_name
+        # In the order of the cases, only what was measured.
+        self._cases = [(case, results["cases"][key]) for key, case in cases.items() if key in results["cases"]]
+
+    def write(self, directory):
+        os.makedirs(directory, exist_ok=True)
+        for case, measured in self._cases:
+            _write(os.path.join(directory, f"bench-{case.key}.svg"), self._plot(case, measured))
+        _write(os.path.join(directory, "BENCHMARKS.md"), self.text())
+
+    def text(self):
+        network = "in a network namespace of its own" if self._results["own_network"] else "shared with other programs"
+        parts = [INTRODUCTION, self._summary(), self._machine(), METHOD.format(network=network), "## Results\n"]
+        parts += [self._case(case, measured) for case, measured in self._cases]
+        parts += [self._worse(), AGAIN.format(results=self._name)]
+        return "\n".join(part for part in parts if part)
+
+    # ---- parts of the page
+
+    def _summary(self):
+        lines = ["| | `pg_basebackup`, s | `pgr-basebackup`, s | times as fast |", "|---|--:|--:|--:|"]
+        for case, measured in self._cases:
+            for name, ratio in self._best(case, measured):
+                seconds, base = (spread(measured["contestants"][n], "seconds")
+                                 for n in (name, case.contestant(name).against))
+                lines.append(f"| {case.title}: {_code(name)} | {base.text(2)} | {seconds.text(2)} | **{ratio.text(2)}** |")
+        return "\n".join([*lines, ""])
+
+    @staticmethod
+    def _best(case, measured):
+        """Of each group with the same opponent, our quickest way."""
+        best = {}
+        for c in case.contestants:
+            ratio = _ratio(case, measured, c)
+            if c.program == "ours" and ratio and (c.against not in best or ratio.middle > best[c.against][1].middle):
+                best[c.against] = (c.name, ratio)
+        return best.values()
+
+    def _machine(self):
+        m, v = self._results["machine"], self._results["versions"]
+        kind = "Virtual machine" if m["hypervisor"] else "Machine"
+        lines = [
+            "## The machine", "",
+            f"- {kind}, {m['processors']} processors ({m['processor']}), {m['memory_bytes'] / (1 << 30):.0f} GiB of memory; "
+            f"{m['system']}, kernel {m['kernel']}. Client, server and relay share it.",
+            f"- Server's data and copies on one disk, {m['file_system']}.",
+            f"- Server: PostgreSQL {v['server']}; {v['stock']}; {v['ours']} (commit {v['commit']}); {m['openssl']}.",
+            *self._caveats(), "",
+        ]
+        return "\n".join(lines)
+
+    def _caveats(self):
+        caveats = []
+        if self._results["machine"]["hypervisor"]:
+            caveats.append(
+                "- **The host is shared and noisy.** Other tenants use the same disk and processors, and one does not see "
+                "when. That is why the programs take turns, why the spread is shown, and why single figures mean little."
+                + self._noise())
+        caveats += self._slow_page_cache()
+        return caveats
+
+    def _noise(self):
+        runs = [run for _, measured in self._cases for result in measured["contestants"].values() for run in result["runs"]]
+        elsewhere = Spread.of([run["elsewhere_cpu"] / run["seconds"] for run in runs])
+        stolen = Spread.of([run["stolen_cpu"] / run["seconds"] for run in runs])
+        if elsewhere is None:
+            return ""
+        return (f" During a run, processes other than those measured, and the kernel's own threads, used {elsewhere.text(2)} "
+                f"processors, and the hypervisor withheld {stolen.text(2)}.")
+
+    def _slow_page_cache(self):
+        found = {c.program: speed(measured["contestants"][c.name]) for case, measured in self._cases if case.key == "tcp"
+                 for c in case.contestants if c.program in ("cp", "raw")}
+        if not found.get("cp") or not found.get("raw"):
+            return []
+        cp, raw = found["cp"].middle / MB, found["raw"].middle / MB
+        if raw < 1.5 * cp:
+            return []
+        return [f"- **Its page cache is slow.** A file copied through it and synced gets {cp:.0f} MB/s, where a write past it "
+                f"gets {raw:.0f} MB/s. `pg_basebackup` writes through the page cache, `pgr-basebackup` where it can past "
+                "it; on a machine with a fast page cache and a slow disk the difference is smaller."]
+
+    def _case(self, case, measured):
+        data = measured["data"]
+        lines = [
+            f"### {case.title}", "",
+            f"{case.about} {data['bytes'] / GB:.2f} GB in {data['files']:,} files; compressed by zlib's level 1 it would be "
+            f"{data['compresses']:.1f} times smaller. {_rounds(measured)}, begun {measured['started']}.", "",
+            f"![{case.title}](bench-{case.key}.svg)", "",
+            "| " + " | ".join(COLUMNS) + " |", "|---" + "|--:" * (len(COLUMNS) - 1) + "|",
+        ]
+        errors = []
+        for c in case.contestants:
+            result = measured["contestants"].get(c.name)
+            if result and result["runs"]:
+                lines.append(self._row(case, measured, c, result))
+            if result and "error" in result:
+                errors.append(f"{_code(c.name)} failed: {_without_paths(result['error'])}")
+        return "\n".join([*lines, "", *self._beside(case, measured), *(f"{e}\n" for e in errors)])
+
+    @staticmethod
+    def _beside(case, measured):
+        lines = []
+        for name, other in case.beside:
+            mine, its = (measured["contestants"].get(n, {"runs": []}) for n in (name, other))
+            longer = times_as_fast(its, mine)
+            if longer:
+                lines.append(f"- {_code(name)} takes {longer.text(2)} times as long as {_code(other)}.")
+        return [*lines, ""] if lines else []
+
+    @staticmethod
+    def _row(case, measured, c, result):
+        ratio = _ratio(case, measured, c)
+        cells = [
+            _code(c.name), spread(result, "seconds").text(2), ratio.text(2) if ratio else "",
+            speed(result).text(0, MB), spread(result, "client_cpu").text(2),
+            spread(result, "server_cpu").text(2) if c.program in ("stock", "ours") else "",
+            _optional(spread(result, "memory"), 0, MIB), _optional(spread(result, "wire"), 0, MB),
+        ]
+        return "| " + " | ".join(cells) + " |"
+
+    def _worse(self):
+        """Everything in which a way of ours is behind what it is compared with."""
+        lines = []
+        for case, measured in self._cases:
+            for c in (c for c in case.contestants if c.program == "ours"):
+                mine, other = (measured["contestants"].get(name, {"runs": []}) for name in (c.name, c.against))
+                behind = [text for text in (_behind(q, mine, other) for q in QUANTITIES) if text]
+                if behind:
+                    lines.append(f"- {case.title}, {_code(c.name)}: {'; '.join(behind)}.")
+        return "\n".join([WORSE, *(lines or ["- nothing"]), ""])
+
+    @staticmethod
+    def _plot(case, measured):
+        rows = [(c.name, c.program, spread(measured["contestants"][c.name], "seconds")) for c in case.contestants
+                if measured["contestants"].get(c.name, {"runs": []})["runs"]]
+        return plot.bars(case.title, rows)
+
+
+def _behind(quantity, mine, other):
+    name, title, unit, size, chance = quantity
+    mine, other = spread(mine, name), spread(other, name)
+    if not mine or not other or mine.middle <= max(1.02 * other.middle, other.middle + chance):
+        return None
+    return f"{title} {mine.middle / size:.2f} {unit} against {other.middle / size:.2f}"
+
+
+def _ratio(case, measured, c):
+    if c.name == c.against:
+        return None
+    mine, other = (measured["contestants"].get(name) for name in (c.name, c.against))
+    return times_as_fast(mine, other) if mine and other else None
+
+
+def _rounds(measured):
+    most = max(len(result["runs"]) for result in measured["contestants"].values())
+    return f"{most} round{'s' if most != 1 else ''}"
+
+
+def _code(name):
+    program, comma, rest = name.partition(",")
+    return f"`{program}`{comma}{rest}"
+
+
+def _optional(value, digits, scale):
+    return value.text(digits, scale) if value else ""
+
+
+def _without_paths(text):
+    """The first words of an error; where things lay on this machine is nobody's concern."""
+    return textwrap.shorten(re.sub(r"/[\w./+-]+", "...", text), 300)
+
+
+def _write(path, text):
+    with open(path, "w", encoding="utf-8") as f:
+        f.write(text)

@@ -1,0 +1,863 @@
+#include <check.h>
+#include <errno.h>
+#include <stdatomic.h>
+
+#include "backup/bbstream.h"
+#include "backup/dirsink.h"
+#include "backup/filelist.h"
+#include "backup/lanes.h"
+#include "backup/layout.h"
+#include "common/block.h"
+#include "common/digest.h"
+#include "common/stop.h"
+#include "tests/support/fault_sys.h"
+#include "tests/support/fileserver.h"
+#include "tests/support/tmptree.h"
+
+#define BLOCK ((size_t)256 * 1024)
+#define KIB   1024u
+#define MIB   (1024u * KIB)
+
+/* ---- a server's files, and where they go ---- */
+
+/* `size` is what was listed; the file has `real` bytes now (-1: it is gone). */
+struct source {
+	const char *path;
+	uint64_t size;
+	int64_t real;
+};
+
+static const struct source all_kinds[] = {
+	{"PG_VERSION", 3, 3},
+	{"it's a \\ name", 100, 100},
+	{"postgresql.conf", 200000, 200000}, /* not a relation: in one row */
+	{"base/5/100", 0, 0},
+	{"base/5/101", 1, 1},
+	{"base/5/102", 8192, 8192},
+	{"base/5/103", 131071, 131071},
+	{"base/5/104", 131072, 131072},
+	{"base/5/105", 131073, 131073},
+	{"base/5/106", 3 * 131072, 3 * 131072},
+	{"base/5/107", 700001, 700001},
+	{"base/5/108", 8 * MIB + 5, 8 * MIB + 5}, /* in ranges */
+	{"base/5/109", 10 * MIB, 10 * MIB},
+	{"base/5/110", 8192, -1}, /* vanished */
+	{"base/5/111", 0, -1},
+	{"base/5/112", 10 * MIB, -1},
+	{"base/5/113", 500000, 131072 + 77}, /* truncated */
+	{"base/5/114", 300000, 0},
+	{"base/5/115", 10 * MIB, 3 * MIB + 8192},
+	{"base/5/116", 1000, 200000}, /* grown */
+	{"base/5/117", 0, 50},
+	{"base/5/118", 8 * MIB + 8192, 9 * MIB},
+	{"base/5/119", 9 * MIB, 0},
+	{"global/1262", 8192, 8192},
+	{"pg_tblspc/16400/PG_15_1/5/1", 400000, 400000},
+};
+#define NKINDS (sizeof(all_kinds) / sizeof(all_kinds[0]))
+
+static struct tmptree tree;
+static char src_dir[128], dst_dir[128];
+static struct pgr_fault_sys fault;
+static struct pgr_stop *stop;
+static struct fileserver server;
+static struct pgr_pool *pool;
+static struct pgr_dirsink *sink;
+static struct pgr_layout *layout;
+static struct pgr_tblspc_map *mapping;
+static struct pgr_filelist list;
+static struct pgr_list_entry entries[64];
+static const struct source *sources[64];
+static struct pgr_lanes_opts opts;
+static struct pgr_lanes *lanes;
+static struct pgr_err err;
+static unsigned fds;
+static atomic_uint infos, files_begun, refused, attempts;
+static unsigned refuse_from; /* opening session number so-and-so (from 1) fails; 0: never */
+static const char *refuse_state;
+
+static void must(int rc)
+{
+	ck_assert_msg(rc == PGR_OK, "%s", err.msg);
+}
+
+static unsigned seed_of(const char *path)
+{
+	return (uint8_t)path[strlen(path) - 1] * 31u + 7;
+}
+
+static uint8_t byte_at(unsigned seed, uint64_t off)
+{
+	return (uint8_t)(off * 5 + (off >> 8) + (off >> 17) * 77 + seed);
+}
+
+static void make_dirs(const char *root, const char *path)
+{
+	char name[300];
+
+	for (const char *slash = strchr(path, '/'); slash != NULL; slash = strchr(slash + 1, '/')) {
+		snprintf(name, sizeof(name), "%s/%.*s", root, (int)(slash - path), path);
+		if (mkdir(name, 0700) != 0)
+			ck_assert_int_eq(errno, EEXIST);
+	}
+}
+
+static void add(const struct source *s)
+{
+	unsigned seed = seed_of(s->path);
+	char name[300];
+	uint8_t buf[8192];
+	FILE *f;
+
+	sources[list.n] = s;
+	entries[list.n].path = strdup(s->path);
+	entries[list.n].size = s->size;
+	list.n++;
+	make_dirs(src_dir, s->path);
+	if (s->real < 0)
+		return;
+	snprintf(name, sizeof(name), "%s/%s", src_dir, s->path);
+	f = fopen(name, "w");
+	ck_assert_ptr_nonnull(f);
+	for (uint64_t i = 0; i < (uint64_t)s->real; i += sizeof(buf)) {
+		size_t n = (uint64_t)s->real - i < sizeof(buf) ? (size_t)((uint64_t)s->real - i) : sizeof(buf);
+
+		for (size_t k = 0; k < n; k++)
+			buf[k] = byte_at(seed, i + k);
+		ck_assert_uint_eq(fwrite(buf, 1, n, f), n);
+	}
+	ck_assert_int_eq(fclose(f), 0);
+}
+
+static void add_all(void)
+{
+	for (size_t i = 0; i < NKINDS; i++)
+		add(&all_kinds[i]);
+}
+
+static void count_info(void *arg, const char *line)
+{
+	(void)arg;
+	(void)line;
+	atomic_fetch_add(&infos, 1);
+}
+
+static void count_file(void *arg, const char *path)
+{
+	(void)arg;
+	(void)path;
+	atomic_fetch_add(&files_begun, 1);
+}
+
+static int open_session(void *arg, struct pgr_client **out, struct pgr_err *e)
+{
+	unsigned n = atomic_fetch_add(&attempts, 1) + 1;
+
+	(void)arg;
+	*out = NULL;
+	if (refuse_from == 0 || n < refuse_from)
+		return fileserver_open(&server, out, e);
+	atomic_fetch_add(&refused, 1);
+	if (refuse_state == NULL)
+		return pgr_err_set(e, PGR_E_CONNECT, "connection refused");
+	pgr_err_set(e, PGR_E_SERVER, "FATAL:  refused");
+	strcpy(e->sqlstate, refuse_state);
+	e->fatal = true;
+	return PGR_ERR;
+}
+
+/* ---- a system on which nobody waits for the sake of waiting ---- */
+
+static _Atomic int64_t skipped_ms;
+static int (*fault_poll)(const struct pgr_sys *, struct pollfd *, nfds_t, int);
+
+static int64_t quick_mono_ms(const struct pgr_sys *sys)
+{
+	(void)sys;
+	return pgr_sys_real()->mono_ms(pgr_sys_real()) + atomic_load(&skipped_ms);
+}
+
+/* A pause that only a stop can end (before another attempt, for the rate) is over at once. */
+static int quick_poll(const struct pgr_sys *sys, struct pollfd *fd, nfds_t n, int ms)
+{
+	if (n != 1 || fd->fd != pgr_stop_fd(stop))
+		return fault_poll(sys, fd, n, ms);
+	atomic_fetch_add(&skipped_ms, ms);
+	return fault_poll(sys, fd, n, 0);
+}
+
+static void init_sys(unsigned fail_at)
+{
+	pgr_fault_sys_init(&fault, fail_at, EIO);
+	fault_poll = fault.sys.poll;
+	fault.sys.poll = quick_poll;
+	fault.sys.mono_ms = quick_mono_ms;
+}
+
+static void real_time(void)
+{
+	fault.sys.poll = fault_poll;
+	fault.sys.mono_ms = pgr_sys_real()->mono_ms;
+}
+
+static void setup(void)
+{
+	tmp_make(&tree);
+	fds = tmp_open_fds();
+	snprintf(src_dir, sizeof(src_dir), "%s/src", tree.path);
+	snprintf(dst_dir, sizeof(dst_dir), "%s/dst", tree.path);
+	tmp_mkdir(&tree, "src", 0700);
+	init_sys(0);
+	must(pgr_stop_new(&stop, &err));
+	fileserver_init(&server, src_dir, stop);
+	pool = NULL;
+	sink = NULL;
+	layout = NULL;
+	mapping = NULL;
+	lanes = NULL;
+	memset(entries, 0, sizeof(entries));
+	list = (struct pgr_filelist){.entries = entries};
+	refuse_from = 0;
+	refuse_state = NULL;
+	infos = files_begun = refused = attempts = 0;
+	opts = (struct pgr_lanes_opts){.jobs = 3, .digest = PGR_DIGEST_CRC32C};
+}
+
+/* Everything but the source. */
+static void let_go(void)
+{
+	pgr_dirsink_free(sink);
+	pgr_lanes_free(lanes);
+	pgr_layout_free(layout);
+	pgr_pool_free(pool); /* asserts that all blocks are back */
+	pgr_tblspc_map_free(mapping);
+	sink = NULL;
+	lanes = NULL;
+	layout = NULL;
+	pool = NULL;
+	mapping = NULL;
+}
+
+static void teardown(void)
+{
+	let_go();
+	fileserver_fini(&server);
+	pgr_stop_free(stop);
+	for (size_t i = 0; i < list.n; i++)
+		free(entries[i].path);
+	ck_assert_uint_eq(tmp_open_fds(), fds);
+	tmp_remove(&tree);
+}
+
+/* The layout with the list's directories. */
+static void make_layout(void)
+{
+	struct pgr_layout_opts lo = {.data_dir = dst_dir, .dir_mode = 0700, .file_mode = 0640};
+	static char location[] = "/srv/ts", nowhere[] = "";
+	const struct pgr_bb_tablespace spaces[2] = {{16400, location, -1}, {0, nowhere, -1}};
+	char arg[300];
+
+	snprintf(arg, sizeof(arg), "/srv/ts=%s/ts", tree.path);
+	must(pgr_tblspc_map_add(&mapping, arg, &err));
+	lo.mapping = mapping;
+	must(pgr_layout_new(&layout, pgr_sys_real(), &lo, &err));
+	must(pgr_layout_prepare(layout, &err));
+	must(pgr_layout_prepare_tablespaces(layout, spaces, 2, &err));
+	for (size_t i = 0; i < list.n; i++)
+		if (strncmp(entries[i].path, "pg_tblspc/16400/", 16) == 0)
+			make_dirs(tmp_at(&tree, "ts"), entries[i].path + 16);
+		else
+			make_dirs(dst_dir, entries[i].path);
+}
+
+static void make_lanes(unsigned writers)
+{
+	struct pgr_dirsink_opts so = {.writers = writers, .sync = true};
+
+	make_layout();
+	must(pgr_pool_new(&pool, opts.jobs + 4, BLOCK, stop, &err));
+	must(pgr_dirsink_new(&sink, &fault.sys, pool, stop, &so, &err));
+	opts.list = &list;
+	opts.layout = layout;
+	opts.pool = pool;
+	opts.sink = sink;
+	opts.info = count_info;
+	opts.on_file = count_file;
+	opts.open_session = open_session;
+	must(pgr_lanes_new(&lanes, &opts, &fault.sys, stop, &err));
+}
+
+static int run(void)
+{
+	int rc = pgr_lanes_run(lanes, NULL, NULL, &err);
+
+	return rc == PGR_OK ? pgr_dirsink_drain(sink, &err) : rc;
+}
+
+/* ---- looking at the result ---- */
+
+static const char *copy_name(const char *path, char *name, size_t size)
+{
+	if (strncmp(path, "pg_tblspc/16400/", 16) == 0)
+		snprintf(name, size, "%s/ts/%s", tree.path, path + 16);
+	else
+		snprintf(name, size, "%s/%s", dst_dir, path);
+	return name;
+}
+
+static uint64_t wrong_bytes(const struct source *s, const uint8_t *data)
+{
+	uint64_t come = s->size < (uint64_t)s->real ? s->size : (uint64_t)s->real, wrong = 0;
+	unsigned seed = seed_of(s->path);
+
+	for (uint64_t i = 0; i < come; i++)
+		wrong += data[i] != byte_at(seed, i);
+	for (uint64_t i = come; i < s->size; i++)
+		wrong += data[i] != 0;
+	return wrong;
+}
+
+static void check_file(size_t i)
+{
+	const struct source *s = sources[i];
+	struct pgr_lane_result r;
+	char name[400];
+	struct stat st;
+	uint8_t *data, sum[PGR_DIGEST_MAX];
+	struct pgr_digest *d;
+	size_t n;
+	FILE *f;
+
+	must(pgr_lanes_result(lanes, i, &r, &err));
+	copy_name(s->path, name, sizeof(name));
+	if (s->real < 0) {
+		ck_assert(!r.copied);
+		ck_assert_msg(stat(name, &st) != 0, "%s", name);
+		return;
+	}
+	ck_assert_msg(r.copied, "%s", s->path);
+	ck_assert_msg(stat(name, &st) == 0, "%s", name);
+	ck_assert_uint_eq((uint64_t)st.st_size, s->size);
+	ck_assert_uint_eq(st.st_mode & 07777, 0640);
+	data = malloc(s->size + 1);
+	f = fopen(name, "r");
+	ck_assert_ptr_nonnull(f);
+	ck_assert_uint_eq(fread(data, 1, s->size, f), s->size);
+	fclose(f);
+	ck_assert_msg(wrong_bytes(s, data) == 0, "%s", s->path);
+	must(pgr_digest_new(&d, opts.digest, &err));
+	must(pgr_digest_add(d, data, s->size, &err));
+	must(pgr_digest_end(d, sum, &n, &err));
+	pgr_digest_free(d);
+	ck_assert_uint_eq(r.sum_len, n);
+	ck_assert_mem_eq(r.sum, sum, n);
+	free(data);
+}
+
+static void check_all(void)
+{
+	for (size_t i = 0; i < list.n; i++)
+		check_file(i);
+}
+
+static void expect_failure(enum pgr_errclass cls, const char *words)
+{
+	ck_assert_int_eq(run(), PGR_ERR);
+	ck_assert_msg(err.cls == cls, "class %d: %s", err.cls, err.msg);
+	ck_assert_msg(strstr(err.msg, words) != NULL, "%s", err.msg);
+	ck_assert(pgr_stop_is_set(stop));
+}
+
+/* ---- good runs ---- */
+
+static const struct {
+	unsigned jobs, writers;
+	enum pgr_digest_algo digest;
+} ways[] = {
+	{1, 0, PGR_DIGEST_CRC32C}, {1, 2, PGR_DIGEST_SHA256}, {3, 0, PGR_DIGEST_SHA512},  {3, 2, PGR_DIGEST_NONE},
+	{8, 1, PGR_DIGEST_SHA256}, {8, 3, PGR_DIGEST_CRC32C}, {64, 2, PGR_DIGEST_CRC32C},
+};
+
+START_TEST(copies_everything)
+{
+	uint64_t received = 0;
+
+	opts.jobs = ways[_i].jobs;
+	opts.digest = ways[_i].digest;
+	add_all();
+	make_lanes(ways[_i].writers);
+	must(run());
+	check_all();
+	for (size_t i = 0; i < NKINDS; i++)
+		if (all_kinds[i].real > 0)
+			received += (uint64_t)all_kinds[i].real < all_kinds[i].size ? (uint64_t)all_kinds[i].real
+										    : all_kinds[i].size;
+	ck_assert_uint_eq(pgr_lanes_bytes(lanes), received);
+	ck_assert_uint_eq(files_begun, NKINDS - 3);
+	ck_assert_uint_eq(pgr_dirsink_files(sink), NKINDS - 3);
+	ck_assert_uint_eq(server.opened, ways[_i].jobs);
+	ck_assert_uint_eq(infos, 0);
+}
+END_TEST
+
+/* Data in small pieces, as a slow network brings it. */
+START_TEST(in_small_pieces)
+{
+	add(&all_kinds[2]);
+	add(&all_kinds[8]);
+	add(&all_kinds[10]);
+	server.chunk = _i == 0 ? 1000 : 7777;
+	make_lanes(1);
+	must(run());
+	check_all();
+}
+END_TEST
+
+START_TEST(nothing_to_copy)
+{
+	make_lanes(1);
+	must(run());
+	ck_assert_uint_eq(pgr_lanes_bytes(lanes), 0);
+}
+END_TEST
+
+/* A relation comes in rows of 128 KiB, a configuration file in one. */
+static void note_rows(void *arg, const char *path, uint64_t off, uint64_t len)
+{
+	unsigned *seen = arg;
+
+	(void)off;
+	if (strcmp(path, "postgresql.conf") == 0) {
+		ck_assert_uint_eq(len, 200000);
+		seen[0]++;
+	} else if (strcmp(path, "base/5/107") == 0) {
+		ck_assert_uint_le(len, 131072);
+		seen[1]++;
+	}
+}
+
+START_TEST(rows_asked_for)
+{
+	unsigned seen[2] = {0};
+
+	add_all();
+	server.before_row = note_rows;
+	server.arg = seen;
+	make_lanes(2);
+	must(run());
+	check_all();
+	ck_assert_uint_eq(seen[0], 1);
+	ck_assert_uint_eq(seen[1], 6);
+}
+END_TEST
+
+/* A file that goes while it is read was there: what did not come is zeros. */
+static void remove_behind(void *arg, const char *path, uint64_t off, uint64_t len)
+{
+	char name[300];
+
+	(void)len;
+	snprintf(name, sizeof(name), "%s/%s", src_dir, path);
+	if (strcmp(path, arg) == 0 && off >= 131072)
+		unlink(name);
+}
+
+START_TEST(gone_meanwhile)
+{
+	static const struct source file = {"base/5/9", 600000, 131072};
+	static char path[] = "base/5/9";
+	static const struct source full = {"base/5/9", 600000, 600000};
+
+	add(&full);
+	sources[0] = &file;
+	server.before_row = remove_behind;
+	server.arg = path;
+	make_lanes(1);
+	must(run());
+	check_all();
+}
+END_TEST
+
+START_TEST(no_digest)
+{
+	struct pgr_lane_result r;
+
+	opts.digest = PGR_DIGEST_NONE;
+	add(&all_kinds[6]);
+	make_lanes(0);
+	must(run());
+	must(pgr_lanes_result(lanes, 0, &r, &err));
+	ck_assert(r.copied);
+	ck_assert_uint_eq(r.sum_len, 0);
+	ck_assert_int_eq(pgr_lanes_result(lanes, 1, &r, &err), PGR_ERR);
+}
+END_TEST
+
+/* ---- lost connections ---- */
+
+static const int64_t cuts[] = {3000000, 1234567, 700001, 400000};
+
+START_TEST(lost_again_and_again)
+{
+	opts.jobs = 1 + (unsigned)_i % 3;
+	opts.digest = _i % 2 == 0 ? PGR_DIGEST_CRC32C : PGR_DIGEST_SHA256;
+	add_all();
+	server.cut_after = cuts[_i];
+	make_lanes(2);
+	must(run());
+	check_all();
+	ck_assert_uint_ge(server.cuts, 5);
+	ck_assert_uint_ge(infos, server.cuts);
+}
+END_TEST
+
+/* Never so much as a row: after a few attempts the loss is told. */
+START_TEST(lost_without_progress)
+{
+	add(&all_kinds[12]);
+	opts.jobs = 1;
+	server.cut_after = 100000;
+	make_lanes(1);
+	expect_failure(PGR_E_NETWORK, "server");
+	ck_assert_uint_eq(server.cuts, 6);
+}
+END_TEST
+
+/* The end of a query got lost, not its rows: nothing is left to ask for. */
+START_TEST(lost_at_the_end)
+{
+	struct pgr_lane_result r;
+
+	add(&all_kinds[5]);
+	opts.jobs = 1;
+	server.cut_after = 8 + 5 + 19 + 6 + 8192 + 3; /* within the trailer's message */
+	make_lanes(1);
+	must(run());
+	check_all();
+	ck_assert_uint_eq(server.rows, 1);
+	must(pgr_lanes_result(lanes, 0, &r, &err));
+	ck_assert(r.copied);
+}
+END_TEST
+
+/* Lost, and no way back. */
+START_TEST(no_way_back)
+{
+	add_all();
+	opts.jobs = 2;
+	server.cut_after = 3000000;
+	refuse_from = 3;
+	refuse_state = _i == 0 ? NULL : _i == 1 ? "53300" : "28000";
+	make_lanes(1);
+	if (_i < 2) {
+		expect_failure(PGR_E_NETWORK, "server");
+		ck_assert_ptr_nonnull(strstr(err.detail, "Connecting again failed"));
+		ck_assert_uint_ge(refused, 5);
+	} else {
+		expect_failure(PGR_E_SERVER, "refused");
+	}
+}
+END_TEST
+
+static const struct {
+	const char *severity, *state;
+	bool inside, again;
+} server_errors[] = {
+	{"FATAL", "57P01", false, false}, {"FATAL", "57P01", true, false}, {"ERROR", "58030", true, false},
+	{"ERROR", "42501", false, false}, {"ERROR", "40001", false, true}, {"ERROR", "40001", true, true},
+	{"FATAL", "40001", true, true},	  {"FATAL", "08006", false, true}, {"ERROR", "53200", true, true},
+	{"FATAL", "57P02", true, false},
+};
+
+START_TEST(server_error)
+{
+	add_all();
+	opts.jobs = 2;
+	server.error_at = 2;
+	server.errors = 1;
+	server.error_severity = server_errors[_i].severity;
+	server.error_state = server_errors[_i].state;
+	server.error_inside = server_errors[_i].inside;
+	make_lanes(2);
+	if (server_errors[_i].again) {
+		must(run());
+		check_all();
+		ck_assert_uint_eq(server.opened, 3);
+		return;
+	}
+	expect_failure(PGR_E_SERVER, "as the test wants it");
+	ck_assert_str_eq(err.sqlstate, server_errors[_i].state);
+	ck_assert_uint_le(server.opened, 2);
+}
+END_TEST
+
+/* ---- the beginning ---- */
+
+START_TEST(fewer_lanes)
+{
+	add_all();
+	opts.jobs = 5;
+	refuse_from = 2 + (unsigned)_i;
+	refuse_state = "53300";
+	make_lanes(2);
+	must(run());
+	check_all();
+	ck_assert_uint_eq(refused, 4 - (unsigned)_i);
+	ck_assert_uint_eq(infos, 4 - (unsigned)_i);
+}
+END_TEST
+
+START_TEST(no_lane)
+{
+	add_all();
+	refuse_from = 1;
+	refuse_state = _i == 0 ? "53300" : NULL;
+	make_lanes(1);
+	expect_failure(_i == 0 ? PGR_E_SERVER : PGR_E_CONNECT, "refused");
+	ck_assert_uint_eq(refused, 3);
+}
+END_TEST
+
+/* What is no matter of room is no lane to be done without. */
+START_TEST(refused_for_good)
+{
+	add_all();
+	refuse_from = 2;
+	refuse_state = _i == 0 ? "28P01" : "57P01";
+	make_lanes(1);
+	expect_failure(PGR_E_SERVER, "refused");
+}
+END_TEST
+
+START_TEST(another_server)
+{
+	add_all();
+	opts.server_id = FILESERVER_ID;
+	make_lanes(1);
+	if (_i == 0) {
+		must(run());
+		check_all();
+		return;
+	}
+	server.id = _i == 1 ? "7000000000000000001 2026-01-01 00:00:00.000002" : NULL;
+	expect_failure(_i == 1 ? PGR_E_USAGE : PGR_E_PROTOCOL, _i == 1 ? "another server" : "which one it is");
+}
+END_TEST
+
+START_TEST(impossible_options)
+{
+	struct pgr_pool *small;
+
+	make_lanes(0);
+	pgr_lanes_free(lanes);
+	opts.jobs = 0;
+	ck_assert_int_eq(pgr_lanes_new(&lanes, &opts, pgr_sys_real(), stop, &err), PGR_ERR);
+	ck_assert_int_eq(err.cls, PGR_E_USAGE);
+	opts.jobs = 65;
+	ck_assert_int_eq(pgr_lanes_new(&lanes, &opts, pgr_sys_real(), stop, &err), PGR_ERR);
+	opts.jobs = 6;
+	ck_assert_int_eq(pgr_lanes_new(&lanes, &opts, pgr_sys_real(), stop, &err), PGR_ERR);
+	must(pgr_pool_new(&small, 10, 65536, stop, &err));
+	opts.jobs = 2;
+	opts.pool = small;
+	ck_assert_int_eq(pgr_lanes_new(&lanes, &opts, pgr_sys_real(), stop, &err), PGR_ERR);
+	ck_assert_int_eq(err.cls, PGR_E_USAGE);
+	ck_assert_ptr_null(lanes);
+	pgr_pool_free(small);
+}
+END_TEST
+
+/* ---- what no server should say ---- */
+
+static const struct {
+	enum fileserver_lie lie;
+	const char *words;
+} lies[] = {
+	{FILESERVER_LONG_ROW, "instead of"},
+	{FILESERVER_EXTRA_ROW, "more rows"},
+	{FILESERVER_LESS_ROWS, "fewer rows"},
+	{FILESERVER_TWO_COLUMNS, "column"},
+};
+
+START_TEST(lying_server)
+{
+	add(&all_kinds[5]);
+	add(&all_kinds[10]);
+	server.lie = lies[_i].lie;
+	make_lanes(1);
+	expect_failure(PGR_E_PROTOCOL, lies[_i].words);
+	ck_assert_uint_le(server.opened, 3);
+}
+END_TEST
+
+/* ---- stopping ---- */
+
+static int failing_tick(void *arg, struct pgr_err *e)
+{
+	unsigned *n = arg;
+
+	if (++*n < 2)
+		return PGR_OK;
+	return pgr_err_set(e, PGR_E_NETWORK, "the coordinator is gone");
+}
+
+START_TEST(tick_fails)
+{
+	unsigned n = 0;
+
+	add_all();
+	opts.max_rate_bytes = 4096; /* it would take hours */
+	real_time();
+	make_lanes(1);
+	ck_assert_int_eq(pgr_lanes_run(lanes, failing_tick, &n, &err), PGR_ERR);
+	ck_assert_int_eq(err.cls, PGR_E_NETWORK);
+	ck_assert_str_eq(err.msg, "the coordinator is gone");
+	ck_assert_uint_eq(n, 2);
+}
+END_TEST
+
+static int stopping_tick(void *arg, struct pgr_err *e)
+{
+	struct pgr_err why;
+
+	(void)arg;
+	(void)e;
+	pgr_err_set(&why, PGR_E_STOPPED, "terminated by a signal");
+	pgr_stop_post(stop, &why);
+	return PGR_OK;
+}
+
+START_TEST(stopped_from_outside)
+{
+	add_all();
+	opts.max_rate_bytes = 4096;
+	real_time();
+	make_lanes(_i == 0 ? 0 : 2);
+	ck_assert_int_eq(pgr_lanes_run(lanes, stopping_tick, NULL, &err), PGR_ERR);
+	ck_assert_int_eq(err.cls, PGR_E_STOPPED);
+	ck_assert_str_eq(err.msg, "terminated by a signal");
+}
+END_TEST
+
+static int lifting_tick(void *arg, struct pgr_err *e)
+{
+	(void)arg;
+	(void)e;
+	pgr_lanes_set_rate(lanes, 0);
+	return PGR_OK;
+}
+
+START_TEST(rate_is_lifted)
+{
+	add_all();
+	opts.max_rate_bytes = 4096;
+	real_time();
+	make_lanes(2);
+	must(pgr_lanes_run(lanes, lifting_tick, NULL, &err));
+	must(pgr_dirsink_drain(sink, &err));
+	check_all();
+}
+END_TEST
+
+/* A file in the way, a missing directory: the message names it. */
+START_TEST(cannot_create)
+{
+	struct pgr_lane_result r;
+
+	add(&all_kinds[5]);
+	make_lanes(1);
+	if (_i == 0)
+		tmp_write(&tree, "dst/base/5/102", "in the way");
+	else
+		ck_assert_int_eq(rmdir(tmp_at(&tree, "dst/base/5")), 0);
+	expect_failure(PGR_E_SYSTEM, _i == 0 ? "dst/base/5/102" : "5");
+	ck_assert_int_eq(pgr_lanes_result(lanes, 0, &r, &err), PGR_ERR);
+	ck_assert_ptr_nonnull(strstr(err.msg, "base/5/102"));
+}
+END_TEST
+
+/* Each system call fails once: everything ends, nothing leaks, the error says what. */
+START_TEST(faults)
+{
+	const enum pgr_digest_algo algo = _i == 0 ? PGR_DIGEST_CRC32C : PGR_DIGEST_SHA256;
+	bool failed = true;
+
+	add(&all_kinds[0]);
+	add(&all_kinds[7]);
+	add(&all_kinds[10]);
+	add(&all_kinds[16]);
+	for (unsigned n = 1; failed && n < 10000; n++) {
+		int rc;
+
+		init_sys(n);
+		opts.jobs = 1;
+		opts.digest = algo;
+		make_lanes(0);
+		rc = run();
+		failed = fault.triggered;
+		if (!failed)
+			check_all();
+		else if (rc == PGR_ERR)
+			ck_assert_msg(err.cls == PGR_E_SYSTEM && err.sys_errno == EIO, "%s: %s", fault.failed_call,
+				      err.msg);
+		let_go();
+		pgr_stop_free(stop);
+		must(pgr_stop_new(&stop, &err));
+		server.stop = stop;
+		ck_assert_int_eq(nftw(dst_dir, tmp_remove_one, 16, FTW_DEPTH | FTW_PHYS), 0);
+		ck_assert_int_eq(nftw(tmp_at(&tree, "ts"), tmp_remove_one, 16, FTW_DEPTH | FTW_PHYS), 0);
+	}
+	ck_assert(!failed);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("lanes");
+	TCase *t = tcase_create("good");
+	SRunner *sr;
+	int failed;
+
+	tcase_add_checked_fixture(t, setup, teardown);
+	tcase_set_timeout(t, 120);
+	tcase_add_loop_test(t, copies_everything, 0, (int)(sizeof(ways) / sizeof(ways[0])));
+	tcase_add_loop_test(t, in_small_pieces, 0, 2);
+	tcase_add_test(t, nothing_to_copy);
+	tcase_add_test(t, rows_asked_for);
+	tcase_add_test(t, gone_meanwhile);
+	tcase_add_test(t, no_digest);
+	suite_add_tcase(s, t);
+	t = tcase_create("lost");
+	tcase_add_checked_fixture(t, setup, teardown);
+	tcase_set_timeout(t, 120);
+	tcase_add_loop_test(t, lost_again_and_again, 0, (int)(sizeof(cuts) / sizeof(cuts[0])));
+	tcase_add_test(t, lost_without_progress);
+	tcase_add_test(t, lost_at_the_end);
+	tcase_add_loop_test(t, no_way_back, 0, 3);
+	tcase_add_loop_test(t, server_error, 0, (int)(sizeof(server_errors) / sizeof(server_errors[0])));
+	suite_add_tcase(s, t);
+	t = tcase_create("refused");
+	tcase_add_checked_fixture(t, setup, teardown);
+	tcase_set_timeout(t, 120);
+	tcase_add_loop_test(t, fewer_lanes, 0, 4);
+	tcase_add_loop_test(t, no_lane, 0, 2);
+	tcase_add_loop_test(t, refused_for_good, 0, 2);
+	tcase_add_loop_test(t, another_server, 0, 3);
+	tcase_add_test(t, impossible_options);
+	tcase_add_loop_test(t, lying_server, 0, (int)(sizeof(lies) / sizeof(lies[0])));
+	suite_add_tcase(s, t);
+	t = tcase_create("stopped");
+	tcase_add_checked_fixture(t, setup, teardown);
+	tcase_set_timeout(t, 120);
+	tcase_add_test(t, tick_fails);
+	tcase_add_loop_test(t, stopped_from_outside, 0, 2);
+	tcase_add_test(t, rate_is_lifted);
+	tcase_add_loop_test(t, cannot_create, 0, 2);
+	tcase_add_loop_test(t, faults, 0, 2);
+	suite_add_tcase(s, t);
+	sr = srunner_create(s);
+	srunner_run_all(sr, CK_NORMAL);
+	failed = srunner_ntests_failed(sr);
+	srunner_free(sr);
+	return failed == 0 ? 0 : 1;
+}
