@@ -27,8 +27,11 @@ static int put_piece(struct pgr_buf *out, const char *path, const struct pgr_lan
 int pgr_lane_query(struct pgr_buf *out, const struct pgr_filelist *list, const struct pgr_lane_piece *pieces, size_t n,
 		   struct pgr_err *err)
 {
+	/* A file of size 0 is not opened: it may be a pipe, where the server would wait for a writer for ever. */
 	out->len = 0;
-	if (pgr_buf_puts(out, "COPY (SELECT pg_catalog.pg_read_binary_file(f, o, least(w, t - o), true) FROM (VALUES ",
+	if (pgr_buf_puts(out,
+			 "COPY (SELECT CASE WHEN t > s THEN pg_catalog.pg_read_binary_file(f, o, least(w, t - o), "
+			 "true) ELSE '' END FROM (VALUES ",
 			 err) != PGR_OK)
 		return PGR_ERR;
 	for (size_t i = 0; i < n; i++)

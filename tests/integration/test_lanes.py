@@ -117,6 +117,16 @@ def test_changes_while_it_copies(pg, clusters, run, target):
         standby.place.discard(target)
 
 
+def test_a_pipe_in_the_data_directory(pg, clusters, run, target):
+    """SQL shows it as an empty file; a server that opened it would wait for a writer for ever."""
+    server = clusters.create(pg).start()
+    pipe = os.path.join(server.data, "pipe")
+    os.mkfifo(pipe)
+    server.place.give(pipe)
+    run.basebackup("-D", target, *LANES, *server.address())
+    verify_backup(pg, server.place, target)
+
+
 def test_from_a_standby(pg, primary, clusters, run, tmp, target):
     first = os.path.join(tmp, "first")
     run.basebackup("-D", first, "-R", "-c", "fast", *primary.address())

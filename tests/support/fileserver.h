@@ -262,8 +262,8 @@ static inline void fileserver_copy(struct fileserver_session *c, const char *p, 
 
 static inline void fileserver_answer(struct fileserver_session *c, const char *text)
 {
-	static const char copy[] =
-		"COPY (SELECT pg_catalog.pg_read_binary_file(f, o, least(w, t - o), true) FROM (VALUES ";
+	static const char copy[] = "COPY (SELECT CASE WHEN t > s THEN pg_catalog.pg_read_binary_file(f, o, least(w, t "
+				   "- o), true) ELSE '' END FROM (VALUES ";
 	struct fileserver *s = c->srv;
 	bool fail;
 
