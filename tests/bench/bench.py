@@ -44,7 +44,8 @@ def parse(argv):
     p.add_argument("--gb", type=float, help="size of the data (default 4)")
     p.add_argument("--capped-gb", type=float, help="size of the data for the capped connections (default 0.6)")
     p.add_argument("--tables", type=int, help="number of small tables (default 50000)")
-    p.add_argument("--quick", action="store_true", help="2 rounds, 1 GB, 0.3 GB capped, 5000 tables, where not said otherwise")
+    p.add_argument("--quick", action="store_true",
+                   help="2 rounds, 1 GB, 0.3 GB capped, 5000 tables, where not said otherwise")
     p.add_argument("--no-checksums", action="store_true", help="servers without data checksums")
     p.add_argument("--keep", metavar="DIR", help="keep the servers' data there, or use it if it is there")
     p.add_argument("--results", metavar="FILE", default=os.path.join(TREE, "build", "bench", "results.json"),
@@ -83,7 +84,8 @@ def version_of(program):
 
 
 def commit():
-    done = subprocess.run(["git", "-C", TREE, "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
+    argv = ["git", "-C", TREE, "describe", "--always", "--dirty"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
     return done.stdout.strip() or "?"
 
 
@@ -161,6 +163,10 @@ def in_a_place(args, results):
         place.remove()
 
 
+def errors_of(results):
+    return [r["error"] for case in results["cases"].values() for r in case["contestants"].values() if "error" in r]
+
+
 def main():
     args = parse(sys.argv[1:])
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the servers are stopped, the directories removed
@@ -168,9 +174,11 @@ def main():
         args.own_network = machine.isolate_network([sys.executable, *sys.argv])
     results = load(args.results)
     cases = in_a_place(args, results)
-    if not args.list:
-        Page(results, cases, os.path.basename(args.results)).write(args.docs)
+    if args.list:
+        return 0
+    Page(results, cases, os.path.basename(args.results)).write(args.docs)
+    return 1 if any(errors_of(results)) else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -51,7 +51,8 @@ class Features:
     @staticmethod
     def of(help_text):
         formats = [line for line in help_text.split("\n") if "--format" in line]
-        return Features(jobs="--jobs" in help_text, tar=bool(formats) and "t" in formats[0].partition("=")[2].split()[0])
+        values = formats[0].partition("=")[2].split()[0] if formats else ""
+        return Features(jobs="--jobs" in help_text, tar="t" in values)
 
 
 @dataclass(frozen=True)
@@ -77,11 +78,15 @@ def _ours(features, jobs, via="tcp", options=(), suffix=""):
             for n in jobs]
 
 
+COPY = Contestant("cp -r, sync", "cp")
+
+
 def _tcp(f, data):
-    ways, cp, raw = _ours(f, (None, 1, 2, 4, 8)), Contestant("cp -r, sync", "cp"), Contestant("raw O_DIRECT write", "raw")
+    ways, raw = _ours(f, (None, 1, 2, 4, 8)), Contestant("raw O_DIRECT write", "raw")
     return Case(
-        "tcp", "TCP, nothing in the way", "Client and server on one machine: the disk and the processors are the limit.", data,
-        [_stock(), *ways, cp, raw], beside=tuple((way.name, raw.name) for way in ways))
+        "tcp", "TCP, nothing in the way",
+        "Client and server on one machine: the disk and the processors are the limit.", data,
+        [_stock(), *ways, COPY, raw], beside=tuple((way.name, raw.name) for way in ways))
 
 
 def _unix(f, data):
@@ -101,15 +106,17 @@ def _tar(f, data):
 
 def _capped(f, data):
     return Case(
-        "capped", "Each connection limited to 30 MB/s", "As in many clouds: a relay passes 30 MB/s per connection and direction.",
-        data, [_stock("relay"), *_ours(f, (1, 4, 8), "relay")], {"relay": {"rate": 30_000_000}})
+        "capped", "Each connection limited to 30 MB/s",
+        "As in many clouds: a relay passes 30 MB/s per connection and direction.", data,
+        [_stock("relay"), *_ours(f, (1, 4, 8), "relay")], {"relay": {"rate": 30_000_000}})
 
 
 def _delay(f, data):
     near, far = ([_stock(via, suffix=suffix), *_ours(f, (1, 4), via, suffix=suffix)]
                  for via, suffix in (("near", ", near"), ("far", ", 40 ms")))
     return Case(
-        "delay", "A delay of 40 ms each way", "A relay passes 250 MB/s in all, without a delay (near) and with 40 ms each way.",
+        "delay", "A delay of 40 ms each way",
+        "A relay passes 250 MB/s in all, without a delay (near) and with 40 ms each way.",
         data, near + far, {"near": {"link_rate": 250_000_000}, "far": {"link_rate": 250_000_000, "delay": 40}},
         beside=tuple((b.name, a.name) for a, b in zip(near, far)))
 
@@ -117,7 +124,7 @@ def _delay(f, data):
 def _small(f, data):
     return Case(
         "small", f"{data.tables:,} small tables", "Each table is one file of 8 KiB, without indexes.", data,
-        [_stock(), *_ours(f, (1, 2, 4)), Contestant("cp -r, sync", "cp")])
+        [_stock(), *_ours(f, (1, 2, 4)), COPY])
 
 
 def all_cases(features, scale):

@@ -73,7 +73,7 @@ class Contest:
     def _command(self, turn, target):
         c = turn.contestant
         if c.program == "cp":
-            # The server's own files, while it runs: a copy that no standby starts from, but what a script would do first.
+            # The server's own files, while it runs: no standby starts from this, but scripts begin so.
             return ["sh", "-c", 'cp -r "$1"/. "$2" && sync -f "$2"', "sh", turn.server.data, target]
         return [self._programs[c.program], "-d", turn.conninfo(), "-w", "--checkpoint=fast", "-D", target, *c.options]
 

@@ -8,9 +8,10 @@ import threading
 from . import machine
 from pgrtest.server import HBA
 
-# While it is filled nobody else needs it: nothing is synced, and new tables are not logged.
+# While it is filled nobody else needs it: nothing is synced, new tables are not logged, and no WAL is left behind.
 FILLING = {
     "fsync": "off", "full_page_writes": "off", "wal_level": "minimal", "max_wal_senders": "0", "max_wal_size": "4GB",
+    "wal_recycle": "off",
     "shared_buffers": "256MB", "maintenance_work_mem": "256MB",
 }
 # As shipped, but for what a standby needs, TLS, and nothing that starts by itself.
@@ -26,7 +27,8 @@ ALWAYS = {
 ROW_BYTES = 264
 POOL = """
 CREATE TABLE pool AS
-SELECT i AS id, (random() * 1e6)::int AS owner, (random() * 1e9)::numeric(20, 6) AS amount, now() + i * interval '1 s' AS at,
+SELECT i AS id, (random() * 1e6)::int AS owner, (random() * 1e9)::numeric(20, 6) AS amount,
+    now() + i * interval '1 s' AS at,
     md5(i::text) || md5(i || 'a') || md5(i || 'b') || md5(i || 'c') || md5(i || 'd') || md5(i || 'e') AS note
 FROM generate_series({first}, {last}) i
 """
@@ -155,7 +157,8 @@ class Servers:
         data.fill(server)
         server.sql("CHECKPOINT")
         server.stop()
-        found = {"bytes": machine.tree_bytes(path), "files": machine.tree_files(path),
+        wal = machine.tree_bytes(os.path.join(path, "pg_wal"))
+        found = {"bytes": machine.tree_bytes(path) - wal, "files": machine.tree_files(path),
                  "compresses": round(machine.compresses(path), 2)}
         with open(f"{path}.json", "w", encoding="utf-8") as f:
             json.dump(found, f)

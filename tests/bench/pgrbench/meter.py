@@ -104,7 +104,7 @@ class _Accounts:
     def difference(self):
         """The server's processes for this client may outlive it by a moment, which is still on its account."""
         after = self._machine()
-        wait_until(lambda: set(_children(self._server)) <= self._processes, "the server's processes for the client are gone")
+        wait_until(lambda: set(_children(self._server)) <= self._processes, "the client's server processes are gone")
         after["server_cpu"] = family_seconds(self._server)
         return {name: after[name] - value for name, value in self._before.items()}
 
@@ -137,7 +137,7 @@ def run(place, argv, server_pid, helpers=(), over_network=True):
         counted = accounts.difference()
         if popen.returncode != 0:
             said.seek(0)
-            raise Failed(f"{argv[0]} ended with {popen.returncode}: {said.read().strip()}")
+            raise Failed(f"{os.path.basename(argv[0])} ended with {popen.returncode}: {said.read().strip()}")
     return _measurement(seconds, usage, counted, memory.total(), over_network)
 
 
@@ -165,7 +165,7 @@ def direct_write(path, size, server_pid):
     try:
         for offset in range(0, size, len(block)):
             if os.pwrite(fd, block, offset) != len(block):
-                raise Failed(f"{path}: short write")
+                raise Failed("short write")
         os.fsync(fd)
     finally:
         os.close(fd)

@@ -20,21 +20,22 @@ METHOD = """\
 ## How it was measured
 
 - Every round runs each program once; every other round runs them in the opposite order. A table shows the median of
-  all rounds and in parentheses the smallest and the greatest value. "Times as fast" is the other program's time divided by
-  this one's, round by round, and of those ratios again median, smallest and greatest.
+  all rounds and in parentheses the smallest and the greatest value. "Times as fast" is the other program's time divided
+  by this one's, round by round, and of those ratios again median, smallest and greatest.
 - The programs run as shipped: WAL streamed along (`-X stream`), a manifest with CRC-32C, page checksums verified, and
-  **everything synced to disk at the end**. The only options are the connection, the directory, `--checkpoint=fast` and what
-  the first column says. `-j1` connects as a role that has REPLICATION and nothing else; the others as a superuser.
+  **everything synced to disk at the end**. The only options are the connection, the directory, `--checkpoint=fast` and
+  what the first column says. `-j1` connects as a role that has REPLICATION and nothing else; the others as a superuser.
 - The time is from the start of the program to its end. Processor time of the client is its own and its children's, of
   the server the postmaster's and all its children's. Memory is the peak of the resident size, summed over the program's
-  processes. Bytes on the wire are counted at the loopback ({network}), headers included; a Unix socket has none.
+  processes. Bytes on the wire are counted at the loopback ({network}), headers included; a Unix
+  socket has none.
 - Before each run: the previous copy is removed, the server makes a checkpoint, its data directory is read once so that
   it is in the page cache, everything is synced, and we wait until the disk has nothing to do.
 - In the first round each copy of `pgr-basebackup` is checked by `pg_verifybackup`, outside the time.
 - The relay reads from the server through a Unix socket and is one process; its processor time is not counted anywhere.
 - `cp -r, sync` copies the running server's directory with its WAL: no backup, but what one would compare a backup's
-  speed with. `raw O_DIRECT write` writes as many bytes as the backup has into one file, in blocks of 1 MiB past the page cache,
-  and syncs it: what the disk takes from one writer who has nothing else to do.
+  speed with. `raw O_DIRECT write` writes as many bytes as the backup has into one file, in blocks of 1 MiB past the
+  page cache, and syncs it: what the disk takes from one writer who has nothing else to do.
 """
 
 AGAIN = """\
@@ -50,14 +51,17 @@ Results are kept as JSON ({results}), so that cases can be measured one at a tim
 WORSE = """\
 ## Where it is worse
 
-Medians of `pgr-basebackup` that are worse than those of `pg_basebackup` by more than 2 %, and by more than chance: 0.05 s,
-1 MiB of memory, on the wire one segment of WAL.
+Medians of `pgr-basebackup` that are worse than those of `pg_basebackup` by more than 2 %, and by more than chance:
+0.05 s, 1 MiB of memory, on the wire one segment of WAL.
 """
 
 # name, title, unit, its size, and the difference that means nothing
 QUANTITIES = (
-    ("seconds", "time", "s", 1, 0.05), ("client_cpu", "client CPU", "s", 1, 0.05), ("server_cpu", "server CPU", "s", 1, 0.05),
-    ("memory", "memory", "MiB", MIB, MIB), ("wire", "bytes on the wire", "MB", MB, 17 * MB),
+    ("seconds", "time", "s", 1, 0.05),
+    ("client_cpu", "client CPU", "s", 1, 0.05),
+    ("server_cpu", "server CPU", "s", 1, 0.05),
+    ("memory", "memory", "MiB", MIB, MIB),
+    ("wire", "bytes on the wire", "MB", MB, 17 * MB),
 )
 
 COLUMNS = ("", "time, s", "times as fast", "MB/s", "client CPU, s", "server CPU, s", "memory, MiB", "wire, MB")
@@ -87,17 +91,19 @@ class Page:
     # ---- parts of the page
 
     def _summary(self):
-        lines = ["| | `pg_basebackup`, s | `pgr-basebackup`, s | times as fast |", "|---|--:|--:|--:|"]
+        lines = ["Where there are several ways, the quickest one of `pgr-basebackup`:", "",
+                 "| | `pg_basebackup`, s | `pgr-basebackup`, s | times as fast |", "|---|--:|--:|--:|"]
         for case, measured in self._cases:
             for name, ratio in self._best(case, measured):
                 seconds, base = (spread(measured["contestants"][n], "seconds")
                                  for n in (name, case.contestant(name).against))
-                lines.append(f"| {case.title}: {_code(name)} | {base.text(2)} | {seconds.text(2)} | **{ratio.text(2)}** |")
+                cells = (f"{case.title}: {_code(name)}", base.text(2), seconds.text(2), f"**{ratio.text(2)}**")
+                lines.append(f"| {' | '.join(cells)} |")
         return "\n".join([*lines, ""])
 
     @staticmethod
     def _best(case, measured):
-        """Of each group with the same opponent, our quickest way."""
+        """Of those with the same opponent, our quickest way."""
         best = {}
         for c in case.contestants:
             ratio = _ratio(case, measured, c)
@@ -110,10 +116,12 @@ class Page:
         kind = "Virtual machine" if m["hypervisor"] else "Machine"
         lines = [
             "## The machine", "",
-            f"- {kind}, {m['processors']} processors ({m['processor']}), {m['memory_bytes'] / (1 << 30):.0f} GiB of memory; "
-            f"{m['system']}, kernel {m['kernel']}. Client, server and relay share it.",
+            f"- {kind}, {m['processors']} processors ({m['processor']}),",
+            f"  {m['memory_bytes'] / (1 << 30):.0f} GiB of memory; {m['system']}, kernel {m['kernel']}.",
+            "  Client, server and relay share it.",
             f"- Server's data and copies on one disk, {m['file_system']}.",
-            f"- Server: PostgreSQL {v['server']}; {v['stock']}; {v['ours']} (commit {v['commit']}); {m['openssl']}.",
+            f"- Server: PostgreSQL {v['server']}; {v['stock']};",
+            f"  {v['ours']}, commit {v['commit']}; {m['openssl']}.",
             *self._caveats(), "",
         ]
         return "\n".join(lines)
@@ -122,38 +130,41 @@ class Page:
         caveats = []
         if self._results["machine"]["hypervisor"]:
             caveats.append(
-                "- **The host is shared and noisy.** Other tenants use the same disk and processors, and one does not see "
-                "when. That is why the programs take turns, why the spread is shown, and why single figures mean little."
+                "- **The host is shared and noisy.** Others use the same disk and processors, one does not see when.\n"
+                "  That is why the programs take turns, why the spread is shown, and why single figures mean little.\n"
                 + self._noise())
         caveats += self._slow_page_cache()
         return caveats
 
     def _noise(self):
-        runs = [run for _, measured in self._cases for result in measured["contestants"].values() for run in result["runs"]]
+        results = [r for _, measured in self._cases for r in measured["contestants"].values()]
+        runs = [run for result in results for run in result["runs"]]
         elsewhere = Spread.of([run["elsewhere_cpu"] / run["seconds"] for run in runs])
         stolen = Spread.of([run["stolen_cpu"] / run["seconds"] for run in runs])
         if elsewhere is None:
             return ""
-        return (f" During a run, processes other than those measured, and the kernel's own threads, used {elsewhere.text(2)} "
-                f"processors, and the hypervisor withheld {stolen.text(2)}.")
+        return ("  During a run, processes other than those measured, and the kernel's own threads, used\n"
+                f"  {elsewhere.text(2)} processors, and the hypervisor withheld {stolen.text(2)}.")
 
     def _slow_page_cache(self):
-        found = {c.program: speed(measured["contestants"][c.name]) for case, measured in self._cases if case.key == "tcp"
+        found = {c.program: speed(measured["contestants"].get(c.name, {"runs": []}))
+                 for case, measured in self._cases if case.key == "tcp"
                  for c in case.contestants if c.program in ("cp", "raw")}
         if not found.get("cp") or not found.get("raw"):
             return []
         cp, raw = found["cp"].middle / MB, found["raw"].middle / MB
         if raw < 1.5 * cp:
             return []
-        return [f"- **Its page cache is slow.** A file copied through it and synced gets {cp:.0f} MB/s, where a write past it "
-                f"gets {raw:.0f} MB/s. `pg_basebackup` writes through the page cache, `pgr-basebackup` where it can past "
-                "it; on a machine with a fast page cache and a slow disk the difference is smaller."]
+        return [f"- **Its page cache is slow.** Files copied through it and synced get {cp:.0f} MB/s, where a write",
+                f"  past it gets {raw:.0f} MB/s. `pg_basebackup` writes through the page cache, `pgr-basebackup` past it",
+                "  where it can; on a machine with a fast page cache and a slow disk the difference is smaller."]
 
     def _case(self, case, measured):
         data = measured["data"]
         lines = [
             f"### {case.title}", "",
-            f"{case.about} {data['bytes'] / GB:.2f} GB in {data['files']:,} files; compressed by zlib's level 1 it would be "
+            f"{case.about}",
+            f"{data['bytes'] / GB:.2f} GB in {data['files']:,} files, which zlib's level 1 makes "
             f"{data['compresses']:.1f} times smaller. {_rounds(measured)}, begun {measured['started']}.", "",
             f"![{case.title}](bench-{case.key}.svg)", "",
             "| " + " | ".join(COLUMNS) + " |", "|---" + "|--:" * (len(COLUMNS) - 1) + "|",

@@ -10,7 +10,7 @@ COLOURS = {"stock": "#8a8f98", "ours": "#2f6fb2", "cp": "#c9cdd3", "raw": "#c9cd
 
 
 def bars(title, rows):
-    """rows: [(label, program, Spread of seconds)].  A bar to the median, a line from the quickest to the slowest run."""
+    """rows: [(label, program, Spread of seconds)].  A bar to the median, a line from the quickest to the slowest."""
     height = TOP + ROW * len(rows) + 14
     most = max((s.high for _, _, s in rows), default=1.0)
     parts = [
@@ -19,7 +19,8 @@ def bars(title, rows):
         f"<title>{escape(title)}</title>",
         f'<rect width="{WIDTH}" height="{height}" fill="#ffffff"/>',
         f'<text x="16" y="22" font-size="15" font-weight="bold" fill="#1c1f24">{escape(title)}</text>',
-        '<text x="16" y="40" font-size="12" fill="#5a606a">seconds: median, and from the quickest to the slowest run</text>',
+        '<text x="16" y="40" font-size="12" fill="#5a606a">'
+        "seconds: median, and from the quickest to the slowest run</text>",
     ]
     for i, (label, program, seconds) in enumerate(rows):
         parts += _row(TOP + ROW * i, label, COLOURS[program], seconds, (WIDTH - LABEL - VALUE) / most)
@@ -31,7 +32,8 @@ def _row(y, label, colour, seconds: Spread, scale):
     end, low, high = (LABEL + value * scale for value in (seconds.middle, seconds.low, seconds.high))
     return [
         f'<text x="{LABEL - 10}" y="{middle + 4.5:.1f}" text-anchor="end" fill="#1c1f24">{escape(label)}</text>',
-        f'<rect x="{LABEL}" y="{middle - BAR / 2:.1f}" width="{max(1.0, end - LABEL):.1f}" height="{BAR}" fill="{colour}"/>',
+        f'<rect x="{LABEL}" y="{middle - BAR / 2:.1f}" width="{max(1.0, end - LABEL):.1f}" height="{BAR}" '
+        f'fill="{colour}"/>',
         f'<path d="M{low:.1f} {middle:.1f}H{high:.1f}M{low:.1f} {middle - 4:.1f}v8M{high:.1f} {middle - 4:.1f}v8" '
         'stroke="#1c1f24" stroke-width="1.2" fill="none"/>',
         f'<text x="{high + 8:.1f}" y="{middle + 4.5:.1f}" fill="#1c1f24">{seconds.middle:.2f} s</text>',
