@@ -9,5 +9,6 @@ content     what the test databases hold, and a writer that keeps changing it
 checks      judgements about a seeded directory by others
 conninfo    the primary_conninfo that -R writes, taken apart
 tls         certificates
+relay       a slow, distant or faulty network
 wal         names of WAL files, comparison with a server's own
 """
