@@ -212,7 +212,7 @@ demo: ## seed a standby from a throw-away primary and receive its WAL
 	@$(MAKE) --no-print-directory all
 	@tests/demo.sh
 
-bench: ## compare with pg_basebackup, into docs/BENCHMARKS.md (half an hour, on a quiet machine)
+bench: ## compare with pg_basebackup, into docs/BENCHMARKS.md (about an hour, on a quiet machine)
 	@tests/support/install-deps.sh check
 	@$(MAKE) --no-print-directory all relay
 	@/usr/bin/python3 tests/bench/bench.py $(BENCH_OPTIONS)
