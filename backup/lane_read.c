@@ -39,11 +39,10 @@ static int post_block(struct pgr_lane_reader *r, struct pgr_err *err)
 	return PGR_OK;
 }
 
-/* A block with room for `len` bytes that belong at the beginning of the piece. */
+/* A block with room for `len` bytes that belong at the beginning of the piece; blocks end with their pieces. */
 static int make_room(struct pgr_lane_reader *r, const struct pgr_lane_piece *p, uint32_t len, struct pgr_err *err)
 {
-	if (r->block != NULL && r->block_file == p->file && r->block_off + r->block_len == p->from &&
-	    r->block->cap - r->block_len >= len)
+	if (r->block != NULL && r->block_off + r->block_len == p->from && r->block->cap - r->block_len >= len)
 		return PGR_OK;
 	if (post_block(r, err) != PGR_OK || pgr_pool_get(r->sh->pool, &r->block, err) != PGR_OK)
 		return PGR_ERR;

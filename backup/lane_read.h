@@ -45,7 +45,7 @@ struct pgr_lane_reader {
 	struct pgr_copyrows rows;
 
 	struct pgr_block
-		*block; /* whole rows of one file that follow each other, and perhaps a part of the next; NULL */
+		*block; /* whole rows of a piece that follow each other, and perhaps a part of the next; NULL */
 	size_t block_file;
 	uint64_t block_off;
 	size_t block_len; /* of the whole rows */

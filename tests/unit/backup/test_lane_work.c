@@ -202,8 +202,8 @@ START_TEST(requests_shrink)
 	uint64_t first, last = 0;
 	struct pgr_lane_request *r;
 
-	for (int i = 0; i < 8; i++)
-		add_relation(1024 * MIB);
+	for (uint64_t i = 0; i < 8; i++)
+		add_relation(1024 * MIB + i * 8192);
 	make(4, false);
 	r = take(0);
 	first = pgr_lane_request_bytes(r);
@@ -212,6 +212,7 @@ START_TEST(requests_shrink)
 	for (unsigned lane = 0; (r = take(lane % 4)) != NULL; lane++) {
 		last = pgr_lane_request_bytes(r);
 		ck_assert_uint_le(last, 24 * MIB);
+		ck_assert_uint_ge(last, MIB / 2); /* no crumbs */
 		done(r);
 	}
 	ck_assert_uint_le(last, 2 * MIB);

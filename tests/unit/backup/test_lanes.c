@@ -53,6 +53,7 @@ static const struct source all_kinds[] = {
 	{"base/5/119", 9 * MIB, 0},
 	{"global/1262", 8192, 8192},
 	{"pg_tblspc/16400/PG_15_1/5/1", 400000, 400000},
+	{"pg_tblspc/16401/PG_15_1/5/2", 400000, 400000}, /* in place */
 };
 #define NKINDS (sizeof(all_kinds) / sizeof(all_kinds[0]))
 
@@ -253,8 +254,8 @@ static void teardown(void)
 static void make_layout(void)
 {
 	struct pgr_layout_opts lo = {.data_dir = dst_dir, .dir_mode = 0700, .file_mode = 0640};
-	static char location[] = "/srv/ts", nowhere[] = "";
-	const struct pgr_bb_tablespace spaces[2] = {{16400, location, -1}, {0, nowhere, -1}};
+	static char location[] = "/srv/ts", in_place[] = "pg_tblspc/16401", nowhere[] = "";
+	const struct pgr_bb_tablespace spaces[3] = {{16400, location, -1}, {16401, in_place, -1}, {0, nowhere, -1}};
 	char arg[300];
 
 	snprintf(arg, sizeof(arg), "/srv/ts=%s/ts", tree.path);
@@ -262,7 +263,7 @@ static void make_layout(void)
 	lo.mapping = mapping;
 	must(pgr_layout_new(&layout, pgr_sys_real(), &lo, &err));
 	must(pgr_layout_prepare(layout, &err));
-	must(pgr_layout_prepare_tablespaces(layout, spaces, 2, &err));
+	must(pgr_layout_prepare_tablespaces(layout, spaces, 3, &err));
 	for (size_t i = 0; i < list.n; i++)
 		if (strncmp(entries[i].path, "pg_tblspc/16400/", 16) == 0)
 			make_dirs(tmp_at(&tree, "ts"), entries[i].path + 16);
@@ -475,6 +476,51 @@ START_TEST(gone_meanwhile)
 	make_lanes(1);
 	must(run());
 	check_all();
+}
+END_TEST
+
+/* One that is cut and grows again while it is read: what belongs behind the gap comes behind the gap. */
+static void cut_and_grow(void *arg, const char *path, uint64_t off, uint64_t len)
+{
+	char name[300];
+	uint8_t buf[8192];
+	int fd;
+
+	(void)arg;
+	(void)len;
+	snprintf(name, sizeof(name), "%s/%s", src_dir, path);
+	if (off == 131072)
+		ck_assert_int_eq(truncate(name, 131072 + 100), 0);
+	if (off != (uint64_t)2 * 131072)
+		return;
+	for (size_t i = 0; i < sizeof(buf); i++)
+		buf[i] = byte_at(seed_of(path), 2 * 131072 + i);
+	fd = open(name, O_WRONLY);
+	ck_assert_int_eq(pwrite(fd, buf, sizeof(buf), 2 * 131072), sizeof(buf));
+	close(fd);
+}
+
+START_TEST(cut_and_grown_meanwhile)
+{
+	static const struct source file = {"base/5/9", 3 * 131072, 3 * 131072};
+	unsigned wrong = 0;
+	size_t len;
+	char *data;
+
+	add(&file);
+	opts.jobs = 1;
+	server.before_row = cut_and_grow;
+	make_lanes(1);
+	must(run());
+	data = tmp_read(&tree, "dst/base/5/9", &len);
+	ck_assert_uint_eq(len, file.size);
+	for (size_t i = 0; i < len; i++) {
+		bool came = i < 131072 + 100 || (i >= 2 * 131072 && i < 2 * 131072 + 8192);
+
+		wrong += (uint8_t)data[i] != (came ? byte_at(seed_of(file.path), i) : 0);
+	}
+	ck_assert_uint_eq(wrong, 0);
+	free(data);
 }
 END_TEST
 
@@ -825,6 +871,7 @@ int main(void)
 	tcase_add_test(t, nothing_to_copy);
 	tcase_add_test(t, rows_asked_for);
 	tcase_add_test(t, gone_meanwhile);
+	tcase_add_test(t, cut_and_grown_meanwhile);
 	tcase_add_test(t, no_digest);
 	suite_add_tcase(s, t);
 	t = tcase_create("lost");
