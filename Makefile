@@ -16,6 +16,7 @@ COMMON_SRC = \
 	common/block.c \
 	common/buf.c \
 	common/crc32c.c \
+	common/compress_spec.c \
 	common/decompress.c \
 	common/digest.c \
 	common/err.c \
@@ -49,7 +50,6 @@ RECEIVER_SRC = \
 BACKUP_SRC = \
 	backup/basebackup.c \
 	backup/bbstream.c \
-	backup/compress_spec.c \
 	backup/copyrows.c \
 	backup/dirsink.c \
 	backup/exclude.c \
@@ -97,13 +97,13 @@ SUPPORT_SRC = \
 	tests/support/scripted.c
 
 UNIT_TESTS = \
-	common/test_block common/test_buf common/test_crc32c common/test_decompress common/test_digest \
+	common/test_block common/test_buf common/test_compress_spec common/test_crc32c common/test_decompress common/test_digest \
 	common/test_err common/test_fs common/test_jsonlex common/test_lsn common/test_num common/test_pagesum \
 	common/test_stop common/test_utf8 \
 	proto/test_caps proto/test_client proto/test_command proto/test_copydata proto/test_fields proto/test_session \
 	proto/test_transport_socket proto/test_wire \
 	receiver/test_history receiver/test_receiver receiver/test_scan receiver/test_walstore \
-	backup/test_bbstream backup/test_compress_spec backup/test_copyrows backup/test_dirsink backup/test_exclude \
+	backup/test_bbstream backup/test_copyrows backup/test_dirsink backup/test_exclude \
 	backup/test_extract backup/test_filelist backup/test_filesum backup/test_inflate backup/test_lane_work \
 	backup/test_lanes backup/test_layout backup/test_listing backup/test_lowlevel backup/test_manifest \
 	backup/test_pagecheck backup/test_ratelimit backup/test_recheck backup/test_recovery_conf backup/test_sql \

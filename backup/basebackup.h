@@ -10,7 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "backup/compress_spec.h"
+#include "common/compress_spec.h"
 #include "common/err.h"
 #include "common/lsn.h"
 #include "proto/client.h"

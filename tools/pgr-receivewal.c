@@ -17,7 +17,7 @@
 #include <sys/random.h>
 #include <sys/stat.h>
 
-#include "backup/compress_spec.h"
+#include "common/compress_spec.h"
 #include "common/fs.h"
 #include "common/stop.h"
 #include "common/sys.h"

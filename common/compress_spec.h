@@ -3,8 +3,8 @@
  *
  * Source: PostgreSQL documentation, pg_basebackup, --compress; src/common/compression.c (texts of its errors).
  */
-#ifndef PGR_BACKUP_COMPRESS_SPEC_H
-#define PGR_BACKUP_COMPRESS_SPEC_H
+#ifndef PGR_COMMON_COMPRESS_SPEC_H
+#define PGR_COMMON_COMPRESS_SPEC_H
 
 #include <stdbool.h>
 

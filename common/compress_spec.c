@@ -1,4 +1,4 @@
-#include "backup/compress_spec.h"
+#include "common/compress_spec.h"
 
 #include <limits.h>
 #include <stdlib.h>

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "backup/compress_spec.h"
+#include "common/compress_spec.h"
 
 #define INV "invalid compression specification: "
 
