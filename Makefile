@@ -15,8 +15,9 @@ WERROR  ?=
 COMMON_SRC = \
 	common/block.c \
 	common/buf.c \
-	common/crc32c.c \
+	common/compress.c \
 	common/compress_spec.c \
+	common/crc32c.c \
 	common/decompress.c \
 	common/digest.c \
 	common/err.c \
@@ -97,7 +98,7 @@ SUPPORT_SRC = \
 	tests/support/scripted.c
 
 UNIT_TESTS = \
-	common/test_block common/test_buf common/test_compress_spec common/test_crc32c common/test_decompress common/test_digest \
+	common/test_block common/test_buf common/test_compress common/test_compress_spec common/test_crc32c common/test_decompress common/test_digest \
 	common/test_err common/test_fs common/test_jsonlex common/test_lsn common/test_num common/test_pagesum \
 	common/test_stop common/test_utf8 \
 	proto/test_caps proto/test_client proto/test_command proto/test_copydata proto/test_fields proto/test_session \
