@@ -84,6 +84,7 @@ BACKUP_SRC = \
 	backup/stream_seed.c \
 	backup/tar.c \
 	backup/tblspc_map.c \
+	backup/wal_conn.c \
 	backup/wal_stream.c
 
 TOOLS_SRC = \
@@ -109,7 +110,7 @@ UNIT_TESTS = \
 	backup/test_extract backup/test_filelist backup/test_filesum backup/test_inflate backup/test_lane_work \
 	backup/test_lanes backup/test_layout backup/test_listing backup/test_lowlevel backup/test_manifest \
 	backup/test_pagecheck backup/test_ratelimit backup/test_recheck backup/test_recovery_conf backup/test_sql \
-	backup/test_tar \
+	backup/test_tar backup/test_wal_stream \
 	tools/test_connopts tools/test_message tools/test_signals
 
 FUZZ_TARGETS = fuzz_copydata fuzz_history fuzz_manifest fuzz_session fuzz_tar

@@ -1,14 +1,16 @@
 #include "backup/wal_stream.h"
 
 #include <pthread.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <time.h>
 
+#include "backup/wal_conn.h"
 #include "common/stop.h"
 #include "common/sys.h"
-#include "proto/caps.h"
 #include "receiver/receiver.h"
 #include "receiver/walstore.h"
 
@@ -16,18 +18,23 @@
  * How often the idle connection asks for something while the server's checkpoint runs: idle_session_timeout (14) also
  * ends idle walsenders.
  */
-#define IDLE_PING_S 10
+#define PING_MS 10000
+
+/* How long to wait before a lost connection is made again: doubled each time, up to the most. */
+#define RETRY_FIRST_MS 500
+#define RETRY_MOST_MS  15000
+
+#define STABLE_MS 60000 /* a session that lasted so long was not lost for the reason of the one before */
 
 struct pgr_wal_stream {
 	const struct pgr_sys *sys;
 	struct pgr_stop *stop;
-	struct pgr_client *client; /* the thread's, once it runs */
 	struct pgr_walstore *store;
-	char *slot;
 	char *system_identifier;
-	bool made_slot;
 	uint32_t segment_bytes;
 	int64_t status_interval_ms;
+	int64_t ping_ms;
+	int64_t retry_first_ms;
 	void (*info)(void *arg, const char *line);
 	void (*warning)(void *arg, const char *line);
 	void *arg;
@@ -44,7 +51,16 @@ struct pgr_wal_stream {
 	pgr_lsn start;
 	pgr_tli tli;
 	pgr_lsn end;		       /* 0: not known yet */
-	struct pgr_receiver *receiver; /* set once by the thread, freed after the join */
+	struct pgr_receiver *receiver; /* of the last session; changed by the thread only, which reads it without */
+
+	/* the thread's, once it runs */
+	struct pgr_wal_conn conn;
+	bool shut_down;	     /* the server ended the stream in good order */
+	int64_t session_ms;  /* when the session began */
+	pgr_lsn have;	     /* how far WAL had come when a session ended */
+	bool struggling;     /* a session was lost, and nothing was gained since */
+	int64_t struggle_ms; /* with it: since when */
+	unsigned attempts;   /* with it */
 
 	/* the thread's; read after the join: */
 	int result;
@@ -68,80 +84,240 @@ static void receiver_log(void *arg, int level, const char *line)
 		w->warning(w->arg, line);
 }
 
-static void say_created(struct pgr_wal_stream *w, const char *what)
+static void PGR_PRINTF(3, 4)
+	say(const struct pgr_wal_stream *w, void (*how)(void *arg, const char *line), const char *fmt, ...)
 {
-	char line[256];
+	char line[2304];
+	va_list ap;
 
-	if (w->info == NULL)
+	if (how == NULL)
 		return;
-	snprintf(line, sizeof(line), "created %s \"%s\"", what, w->slot);
-	w->info(w->arg, line);
+	va_start(ap, fmt);
+	vsnprintf(line, sizeof(line), fmt, ap);
+	va_end(ap);
+	how(w->arg, line);
 }
 
-/* ---- the thread ---- */
+static int64_t now_ms(const struct pgr_wal_stream *w)
+{
+	return w->sys->mono_ms(w->sys);
+}
+
+/* ---- the thread waits ---- */
+
+/* Under the lock: for a change, at most until `until`; false when that has passed. */
+static bool wait_changed(struct pgr_wal_stream *w, const struct timespec *until)
+{
+	return pthread_cond_timedwait(&w->changed, &w->lock, until) == 0;
+}
+
+static struct timespec time_in(int64_t ms)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	t.tv_sec += (time_t)(ms / 1000);
+	t.tv_nsec += (long)(ms % 1000) * 1000000;
+	if (t.tv_nsec >= 1000000000) {
+		t.tv_sec++;
+		t.tv_nsec -= 1000000000;
+	}
+	return t;
+}
+
+/* Under the lock; false when it is time to say something. */
+static bool wait_for_start(struct pgr_wal_stream *w)
+{
+	struct timespec until = time_in(w->ping_ms);
+	bool waiting = true;
+
+	while (waiting && !w->started && !w->quit && !pgr_stop_is_set(w->stop))
+		waiting = wait_changed(w, &until);
+	return waiting;
+}
 
 /* Waits for the start position; PGR_MORE when there will be none. */
 static int await_start(struct pgr_wal_stream *w, struct pgr_err *err)
 {
 	struct pgr_system_id id;
-	struct timespec until;
 	int rc = PGR_OK;
+	bool quit;
 
 	pthread_mutex_lock(&w->lock);
-	while (rc == PGR_OK && !w->started && !w->quit && !pgr_stop_is_set(w->stop)) {
-		clock_gettime(CLOCK_MONOTONIC, &until);
-		until.tv_sec += IDLE_PING_S;
-		if (pthread_cond_timedwait(&w->changed, &w->lock, &until) == 0)
-			continue;
+	while (rc == PGR_OK && !wait_for_start(w)) {
 		pthread_mutex_unlock(&w->lock);
-		rc = pgr_client_identify(w->client, &id, err);
+		rc = pgr_client_identify(w->conn.client, &id, err);
 		pthread_mutex_lock(&w->lock);
 	}
-	if (rc == PGR_OK && (w->quit || pgr_stop_is_set(w->stop)))
-		rc = PGR_MORE;
+	quit = w->quit;
 	pthread_mutex_unlock(&w->lock);
-	return rc;
+	if (rc == PGR_OK)
+		rc = pgr_stop_check(w->stop, err);
+	return rc == PGR_OK && quit ? PGR_MORE : rc;
 }
 
+/* Under the lock: everything was there when the session was lost. */
+static bool is_complete(const struct pgr_wal_stream *w)
+{
+	return w->end != 0 && w->receiver != NULL && pgr_receiver_synced(w->receiver) >= w->end;
+}
+
+/* PGR_MORE: nothing more is wanted. */
+static int pause_ms(struct pgr_wal_stream *w, int64_t ms, struct pgr_err *err)
+{
+	struct timespec until = time_in(ms);
+	bool over;
+
+	pthread_mutex_lock(&w->lock);
+	while (!w->quit && !is_complete(w) && !pgr_stop_is_set(w->stop) && wait_changed(w, &until))
+		continue;
+	over = w->quit || is_complete(w);
+	pthread_mutex_unlock(&w->lock);
+	if (pgr_stop_check(w->stop, err) != PGR_OK)
+		return PGR_ERR;
+	return over ? PGR_MORE : PGR_OK;
+}
+
+/* ---- a session ---- */
+
+/* Each session has a receiver of its own, since it may have another slot; it begins where the one before ended. */
 static int make_receiver(struct pgr_wal_stream *w, struct pgr_err *err)
 {
 	struct pgr_receiver_opts opts = {
-		.slot = w->slot,
+		.slot = w->conn.slot,
 		.system_id = w->system_identifier,
-		.start = w->start,
-		.tli = w->tli,
+		.start = w->receiver != NULL ? pgr_receiver_received(w->receiver) : w->start,
+		.tli = w->receiver != NULL ? pgr_receiver_tli(w->receiver) : w->tli,
 		.segment_bytes = w->segment_bytes,
 		.status_interval_ms = w->status_interval_ms,
-		.report_flush = w->slot != NULL,
+		.report_flush = w->conn.slot != NULL,
 		.log = receiver_log,
 		.log_arg = w,
 	};
-	struct pgr_receiver *r;
+	struct pgr_receiver *r, *before;
 
 	if (pgr_receiver_new(&r, w->sys, w->store, &opts, err) != PGR_OK)
 		return PGR_ERR;
 	pthread_mutex_lock(&w->lock);
+	before = w->receiver;
 	w->receiver = r;
 	if (w->end != 0)
 		pgr_receiver_stop_at(r, w->end);
 	if (w->quit)
 		pgr_receiver_stop_now(r);
 	pthread_mutex_unlock(&w->lock);
+	pgr_receiver_free(before);
 	return PGR_OK;
 }
 
-static int stream(struct pgr_wal_stream *w, struct pgr_err *err)
+/* Up to the end of what is wanted (PGR_OK), or not even begun (PGR_MORE). */
+static int session(struct pgr_wal_stream *w, struct pgr_err *err)
 {
 	enum pgr_receiver_end how;
-	int rc = await_start(w, err);
+	int rc;
 
+	w->session_ms = now_ms(w);
+	rc = await_start(w, err);
 	if (rc != PGR_OK)
-		return rc == PGR_MORE ? PGR_OK : PGR_ERR;
-	if (make_receiver(w, err) != PGR_OK || pgr_receiver_run(w->receiver, w->client, &how, err) != PGR_OK)
+		return rc;
+	if (make_receiver(w, err) != PGR_OK || pgr_receiver_run(w->receiver, w->conn.client, &how, err) != PGR_OK)
 		return PGR_ERR;
-	if (how == PGR_RECV_SERVER_CLOSED)
-		return pgr_err_set(err, PGR_E_NETWORK, "the server shut down while its WAL was being streamed");
-	return pgr_walstore_close_segment(w->store, true, err);
+	w->shut_down = how == PGR_RECV_SERVER_CLOSED;
+	return w->shut_down ? pgr_err_set(err, PGR_E_NETWORK, "the server shut down while its WAL was being streamed")
+			    : PGR_OK;
+}
+
+/* ---- after a session was lost ---- */
+
+static void note_loss(struct pgr_wal_stream *w)
+{
+	pgr_lsn came = w->receiver != NULL ? pgr_receiver_received(w->receiver) : PGR_LSN_INVALID;
+	bool stable = now_ms(w) - w->session_ms >= STABLE_MS && came >= w->have;
+
+	if (!w->struggling || came > w->have || stable) {
+		w->struggling = true;
+		w->struggle_ms = now_ms(w);
+		w->attempts = 0;
+	}
+	if (came > w->have)
+		w->have = came;
+}
+
+/* A quarter more or less, so that many copies of one server do not come back in step. */
+static int64_t next_wait(struct pgr_wal_stream *w)
+{
+	int64_t ms = w->retry_first_ms;
+	uint16_t dice = 0;
+
+	for (unsigned i = 0; i < w->attempts && ms < RETRY_MOST_MS; i++)
+		ms *= 2;
+	if (ms > RETRY_MOST_MS)
+		ms = RETRY_MOST_MS;
+	w->attempts++;
+	if (getrandom(&dice, sizeof(dice), GRND_NONBLOCK) != (ssize_t)sizeof(dice))
+		dice = UINT16_MAX / 2;
+	return ms - ms / 4 + ms * dice / (2 * (int64_t)UINT16_MAX);
+}
+
+static int give_up(const struct pgr_wal_stream *w, const struct pgr_err *last, struct pgr_err *err)
+{
+	long long s = (long long)(now_ms(w) - w->struggle_ms) / 1000;
+
+	if (last->cls == PGR_E_NONE)
+		return pgr_err_detail(err, "Connections were lost for %lld seconds before any new WAL had come.", s);
+	return pgr_err_detail(err, "Connecting again was given up after %lld seconds: %s", s, last->msg);
+}
+
+/*
+ * *err is why the session was lost, and stays the error when there is no other session to be had in time.  PGR_MORE:
+ * nothing more is wanted.  The loss is told after the first wait: who loses all connections has the run's end to tell.
+ */
+static int connect_again(struct pgr_wal_stream *w, struct pgr_err *err)
+{
+	struct pgr_err last = {.cls = PGR_E_NONE}, e;
+	bool told = false;
+
+	note_loss(w);
+	pgr_wal_conn_close(&w->conn);
+	while (now_ms(w) - w->struggle_ms < PGR_WAL_RETRY_MS) {
+		int rc = pause_ms(w, next_wait(w), &e);
+
+		if (rc != PGR_OK) {
+			*err = rc == PGR_ERR ? e : *err;
+			return rc;
+		}
+		if (!told)
+			say(w, w->warning, "lost the connection for WAL, connecting again: %s", err->msg);
+		told = true;
+		if (pgr_wal_conn_reopen(&w->conn, &e) == PGR_OK) {
+			say(w, w->info, "the connection for WAL is made again");
+			return PGR_OK;
+		}
+		if (!pgr_wal_conn_may_retry(&e)) {
+			*err = e;
+			return e.cls == PGR_E_STOPPED
+				       ? PGR_ERR
+				       : pgr_err_prefix(err, "could not make the connection for WAL again");
+		}
+		say(w, w->info, "could not make the connection for WAL again: %s", e.msg);
+		last = e;
+	}
+	return give_up(w, &last, err);
+}
+
+/* ---- the thread ---- */
+
+static int stream(struct pgr_wal_stream *w, struct pgr_err *err)
+{
+	int rc = session(w, err);
+
+	while (rc == PGR_ERR && !w->shut_down && pgr_wal_conn_may_retry(err)) {
+		rc = connect_again(w, err);
+		if (rc != PGR_OK)
+			break;
+		rc = session(w, err);
+	}
+	return rc != PGR_ERR ? pgr_walstore_close_segment(w->store, true, err) : PGR_ERR;
 }
 
 static void *thread_main(void *arg)
@@ -159,58 +335,6 @@ static void *thread_main(void *arg)
 
 /* ---- opening ---- */
 
-static int check_identity(struct pgr_wal_stream *w, struct pgr_err *err)
-{
-	struct pgr_system_id id;
-
-	if (pgr_client_identify(w->client, &id, err) != PGR_OK)
-		return PGR_ERR;
-	if (strcmp(id.system_identifier, w->system_identifier) != 0)
-		return pgr_err_set(err, PGR_E_USAGE,
-				   "system identifier does not match between base backup and streaming connection");
-	return PGR_OK;
-}
-
-static int make_slot(struct pgr_wal_stream *w, const struct pgr_wal_stream_opts *opts, struct pgr_err *err)
-{
-	int version = pgr_client_version(w->client);
-	char name[64];
-
-	if (opts->slot != NULL) {
-		w->slot = strdup(opts->slot);
-		if (w->slot == NULL)
-			return pgr_err_nomem(err);
-		if (!opts->create_slot)
-			return PGR_OK;
-		if (pgr_client_create_slot(w->client, w->slot, false, true, false, err) != PGR_OK)
-			return PGR_ERR;
-		w->made_slot = true;
-		say_created(w, "replication slot");
-		return PGR_OK;
-	}
-	if (!opts->temporary_slot || !pgr_cap_has(version, PGR_CAP_TEMP_SLOTS))
-		return PGR_OK;
-	snprintf(name, sizeof(name), "pg_basebackup_%d", pgr_client_backend_pid(w->client));
-	w->slot = strdup(name);
-	if (w->slot == NULL)
-		return pgr_err_nomem(err);
-	if (pgr_client_create_slot(w->client, w->slot, true, true, false, err) != PGR_OK)
-		return PGR_ERR;
-	say_created(w, "temporary replication slot");
-	return PGR_OK;
-}
-
-/* A slot that must exist is looked at before the backup starts, where the server can tell. */
-static int check_slot(struct pgr_wal_stream *w, const struct pgr_wal_stream_opts *opts, struct pgr_err *err)
-{
-	pgr_lsn restart;
-	pgr_tli tli;
-
-	if (opts->slot == NULL || opts->create_slot || !pgr_cap_has(pgr_client_version(w->client), PGR_CAP_READ_SLOT))
-		return PGR_OK;
-	return pgr_client_read_slot(w->client, opts->slot, &restart, &tli, err);
-}
-
 static int open_store(struct pgr_wal_stream *w, int dirfd, const struct pgr_wal_stream_opts *opts, struct pgr_err *err)
 {
 	struct pgr_walstore_opts so = {
@@ -225,16 +349,6 @@ static int open_store(struct pgr_wal_stream *w, int dirfd, const struct pgr_wal_
 	return pgr_walstore_new(&w->store, w->sys, dirfd, &so, err);
 }
 
-static int connect_client(struct pgr_wal_stream *w, const struct pgr_wal_stream_opts *opts,
-			  struct pgr_conn_params *params, struct pgr_err *err)
-{
-	struct pgr_transport *t;
-
-	if (pgr_transport_open(&t, w->sys, w->stop, params, PGR_CONN_PHYSICAL, err) != PGR_OK)
-		return PGR_ERR;
-	return pgr_client_new(&w->client, t, w->sys, opts->notice, opts->arg, err);
-}
-
 static int start_thread(struct pgr_wal_stream *w, struct pgr_err *err)
 {
 	int rc = pthread_create(&w->thread, NULL, thread_main, w);
@@ -243,6 +357,17 @@ static int start_thread(struct pgr_wal_stream *w, struct pgr_err *err)
 		return pgr_err_sys(err, rc, "could not create background thread");
 	w->running = true;
 	return PGR_OK;
+}
+
+static void set_options(struct pgr_wal_stream *w, const struct pgr_wal_stream_opts *opts)
+{
+	w->segment_bytes = opts->segment_bytes;
+	w->status_interval_ms = opts->status_interval_ms;
+	w->ping_ms = opts->ping_ms != 0 ? opts->ping_ms : PING_MS;
+	w->retry_first_ms = opts->retry_first_ms != 0 ? opts->retry_first_ms : RETRY_FIRST_MS;
+	w->info = opts->info;
+	w->warning = opts->warning;
+	w->arg = opts->arg;
 }
 
 /* The part of opening that cannot fail half-way: everything that pgr_wal_stream_free needs. */
@@ -261,11 +386,7 @@ static struct pgr_wal_stream *alloc_stream(const struct pgr_wal_stream_opts *opt
 	}
 	w->sys = sys;
 	w->stop = stop;
-	w->segment_bytes = opts->segment_bytes;
-	w->status_interval_ms = opts->status_interval_ms;
-	w->info = opts->info;
-	w->warning = opts->warning;
-	w->arg = opts->arg;
+	set_options(w, opts);
 	pthread_mutex_init(&w->lock, NULL);
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
@@ -288,9 +409,8 @@ int pgr_wal_stream_open(struct pgr_wal_stream **out, int dirfd, const struct pgr
 		return pgr_err_nomem(err);
 	}
 	/* a stream that failed to open stays the caller's to ask about its slot and to free */
-	if (open_store(w, dirfd, opts, err) != PGR_OK || connect_client(w, opts, params, err) != PGR_OK ||
-	    check_identity(w, err) != PGR_OK || check_slot(w, opts, err) != PGR_OK ||
-	    make_slot(w, opts, err) != PGR_OK || start_thread(w, err) != PGR_OK)
+	if (open_store(w, dirfd, opts, err) != PGR_OK ||
+	    pgr_wal_conn_open(&w->conn, opts, params, sys, stop, err) != PGR_OK || start_thread(w, err) != PGR_OK)
 		return PGR_ERR;
 	return PGR_OK;
 }
@@ -321,6 +441,7 @@ int pgr_wal_stream_finish(struct pgr_wal_stream *w, pgr_lsn end, struct pgr_err 
 	w->end = end;
 	if (w->receiver != NULL)
 		pgr_receiver_stop_at(w->receiver, end);
+	pthread_cond_broadcast(&w->changed);
 	pthread_mutex_unlock(&w->lock);
 	join(w);
 	if (w->result != PGR_OK) {
@@ -337,7 +458,7 @@ int pgr_wal_stream_finish(struct pgr_wal_stream *w, pgr_lsn end, struct pgr_err 
 
 bool pgr_wal_stream_made_slot(const struct pgr_wal_stream *w)
 {
-	return w != NULL && w->made_slot;
+	return w != NULL && w->conn.made_slot;
 }
 
 pgr_lsn pgr_wal_stream_synced(const struct pgr_wal_stream *w)
@@ -376,11 +497,10 @@ void pgr_wal_stream_free(struct pgr_wal_stream *w)
 	join(w);
 	pgr_stop_unwatch(w->stop, &w->waker);
 	pgr_receiver_free(w->receiver);
-	pgr_client_free(w->client);
+	pgr_wal_conn_fini(&w->conn);
 	pgr_walstore_free(w->store);
 	pthread_cond_destroy(&w->changed);
 	pthread_mutex_destroy(&w->lock);
-	free(w->slot);
 	free(w->system_identifier);
 	free(w);
 }

@@ -5,6 +5,11 @@
  * The connection is made, and the slot created, before the backup starts, so that no WAL that it needs can be removed
  * meanwhile, and so that a missing permission or a full max_wal_senders is known before the server runs a checkpoint
  * for us.  The thread keeps the idle connection alive until the start position is known.
+ *
+ * A connection that is lost is made again (pgr_wal_conn_may_retry says after which errors), at growing intervals, and
+ * streaming goes on at the start of the segment that was open.  It fails when nothing was gained for PGR_WAL_RETRY_MS:
+ * neither WAL that was not there before, nor a session of a minute that came as far as the one before.  WAL that the
+ * server has removed meanwhile is an error at once, and so is a server that shuts down.
  */
 #ifndef PGR_BACKUP_WAL_STREAM_H
 #define PGR_BACKUP_WAL_STREAM_H
@@ -22,6 +27,8 @@ struct pgr_stop;
 struct pgr_sys;
 struct pgr_wal_stream;
 
+#define PGR_WAL_RETRY_MS 300000
+
 struct pgr_wal_stream_opts {
 	const char *slot;	       /* a permanent slot; NULL */
 	bool create_slot;	       /* create it (RESERVE_WAL) */
@@ -36,12 +43,18 @@ struct pgr_wal_stream_opts {
 	void (*warning)(void *arg, const char *line); /* likewise */
 	pgr_notice_fn *notice;
 	void *arg;
+
+	/* for tests */
+	int64_t ping_ms;	/* how often an idle connection is used; 0: 10 s */
+	int64_t retry_first_ms; /* the first wait before a lost connection is made again; 0: half a second */
+	/* How a connection is made, with `arg`; NULL: pgr_transport_open. */
+	int (*connect)(void *arg, struct pgr_client **out, struct pgr_err *err);
 };
 
 /*
  * Connects, checks the system identifier, makes or checks the slot and starts the thread.  `dirfd` (the open pg_wal
- * with its archive_status) is taken over, also after a failure.  The strings of `opts` are copied; everything else
- * outlives the stream.
+ * with its archive_status) is taken over, also after a failure.  The strings of `opts` and the password in `params` are
+ * copied; `params` may be used for other connections afterwards, what they point to outlives the stream.
  */
 int pgr_wal_stream_open(struct pgr_wal_stream **out, int dirfd, const struct pgr_wal_stream_opts *opts,
 			struct pgr_conn_params *params, const struct pgr_sys *sys, struct pgr_stop *stop,
@@ -62,7 +75,8 @@ pgr_lsn pgr_wal_stream_synced(const struct pgr_wal_stream *w);
 /* The timeline that the stream has come to.  Any thread. */
 pgr_tli pgr_wal_stream_tli(const struct pgr_wal_stream *w);
 
-/* Stops and joins the thread when it still runs, closes the connection.  NULL is allowed. */
+/* Stops and joins the thread when it still runs, closes the connection.  A connection that is being made again at this
+ * moment is waited for, unless the stop latch is set.  NULL is allowed. */
 void pgr_wal_stream_free(struct pgr_wal_stream *w);
 
 #endif

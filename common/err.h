@@ -39,7 +39,7 @@ enum pgr_errclass {
 struct pgr_err {
 	enum pgr_errclass cls;
 	int sys_errno;	   /* with PGR_E_SYSTEM (and PGR_E_NETWORK where known), else 0 */
-	char sqlstate[6];  /* five characters and NUL with PGR_E_SERVER, else empty */
+	char sqlstate[6];  /* with PGR_E_SERVER, and with PGR_E_CONNECT where a server refused, else empty */
 	bool fatal;	   /* with PGR_E_SERVER: severity FATAL or PANIC, the session is gone */
 	char msg[2048];	   /* one message without program name or final newline; may span lines */
 	char detail[1024]; /* printed as "detail: ..." when not empty */

@@ -142,8 +142,8 @@ void pgr_conn_params_fini(struct pgr_conn_params *p);
  * and the mode allows it.  TCP keepalives are on (idle 60 s, interval 10 s, 6 probes) unless the user set them
  * otherwise.  Interruptible by the stop latch, but for the time that the resolver takes for a host name.
  * connect_timeout is for each address, and goes on to the next host, as with libpq. PGR_ERR: PGR_E_CONNECT (libpq's
- * text, also when the server refused: libpq keeps the SQLSTATE to itself), PGR_E_USAGE (a malformed connection string,
- * a GSS-encrypted connection, with the hint gssencmode=disable; a server that is not PostgreSQL >= 9.1;
+ * text; with the SQLSTATE when the server refused, or there is no password), PGR_E_USAGE (a malformed connection
+ * string, a GSS-encrypted connection, with the hint gssencmode=disable; a server that is not PostgreSQL >= 9.1;
  * integer_datetimes off), PGR_E_STOPPED, what ask_password returned.  Notices of the server before the take-over are
  * dropped.  `sys` and `stop` (NULL: none) outlive the transport.
  */

@@ -22,6 +22,8 @@
 #include "proto/caps.h"
 #include "proto/transport_socket.h"
 
+#define INVALID_PASSWORD "28P01"
+
 #define MIN_CONNECT_TIMEOUT_S 2 /* as libpq: rounding would make 1 s fail at random */
 
 static bool is_set(const char *s)
@@ -329,18 +331,62 @@ static void forget_address(struct opening *o)
 	o->address[0] = '\0';
 }
 
+/* Where "XXXXX: " stands behind "FATAL:  " in a line; NULL. */
+static char *find_sqlstate(char *line, const char *end)
+{
+	for (char *c = line; end - c >= 10; c++) {
+		if (memcmp(c, ":  ", 3) != 0 || memcmp(c + 8, ": ", 2) != 0)
+			continue;
+		if (strspn(c + 3, "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ") == 5)
+			return c + 3;
+	}
+	return NULL;
+}
+
+/*
+ * libpq tells the SQLSTATE of a refusal only in verbose messages (pqBuildErrorMessage3 in fe-protocol3.c), which also
+ * say where in the server's source it was made.  Takes out of a text what makes them verbose; the last SQLSTATE counts.
+ */
+static void take_sqlstate(char *text, char sqlstate[6])
+{
+	static const char where[] = "LOCATION:  ";
+	char *to = text;
+
+	for (char *line = text, *end; *line != '\0'; line = end) {
+		char *state;
+
+		end = line + strcspn(line, "\n");
+		end += *end == '\n';
+		if (strncmp(line, where, sizeof(where) - 1) == 0)
+			continue;
+		state = find_sqlstate(line, end);
+		if (state != NULL) {
+			memcpy(sqlstate, state, 5);
+			memmove(state, state + 7, strlen(state + 7) + 1);
+			end -= 7;
+		}
+		memmove(to, line, (size_t)(end - line));
+		to += end - line;
+	}
+	while (to > text && to[-1] == '\n')
+		to--;
+	*to = '\0';
+}
+
 static int connect_failed(struct opening *o, struct pgr_err *err)
 {
+	char sqlstate[6] = "";
+	char *text;
+
 	if (hear(o, err) != PGR_OK)
 		return PGR_ERR;
-	while (o->said.len > 0 && o->said.data[o->said.len - 1] == '\n')
-		o->said.len--;
-
-	const char *text = pgr_buf_str(&o->said);
-
-	if (text == NULL)
+	if (pgr_buf_str(&o->said) == NULL)
 		return pgr_err_nomem(err);
-	return pgr_err_set(err, PGR_E_CONNECT, "%s", is_set(text) ? text : "could not connect to server");
+	text = (char *)o->said.data;
+	take_sqlstate(text, sqlstate);
+	pgr_err_set(err, PGR_E_CONNECT, "%s", is_set(text) ? text : "could not connect to server");
+	memcpy(err->sqlstate, sqlstate, sizeof(sqlstate));
+	return PGR_ERR;
 }
 
 /* connect_timeout is for each address; an address has no number in libpq's interface, but a text. */
@@ -468,6 +514,7 @@ static int start_libpq(struct opening *o, struct pgr_err *err)
 	if (o->conn == NULL)
 		return pgr_err_nomem(err);
 	PQsetNoticeProcessor(o->conn, drop_notice, NULL);
+	PQsetErrorVerbosity(o->conn, PQERRORS_VERBOSE); /* see take_sqlstate */
 	if (PQstatus(o->conn) == CONNECTION_BAD)
 		return connect_failed(o, err);
 	return learn_settings(o, err);
@@ -484,6 +531,8 @@ static int attempt(struct opening *o, struct pgr_err *err)
 		rc = connect_failed(o, err);
 	if (rc != PGR_OK) {
 		o->needs_password = o->conn != NULL && PQconnectionNeedsPassword(o->conn) != 0;
+		if (o->needs_password && err->cls == PGR_E_CONNECT)
+			memcpy(err->sqlstate, INVALID_PASSWORD, sizeof(INVALID_PASSWORD)); /* libpq's own refusal */
 		PQfinish(o->conn);
 		o->conn = NULL;
 	}
