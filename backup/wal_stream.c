@@ -58,9 +58,9 @@ struct pgr_wal_stream {
 	bool shut_down;	     /* the server ended the stream in good order */
 	int64_t session_ms;  /* when the session began */
 	pgr_lsn have;	     /* how far WAL had come when a session ended */
-	bool struggling;     /* a session was lost, and nothing was gained since */
-	int64_t struggle_ms; /* with it: since when */
-	unsigned attempts;   /* with it */
+	bool struggling;     /* a session was lost */
+	int64_t struggle_ms; /* with it: since when nothing was gained */
+	unsigned attempts;   /* with it: since then */
 
 	/* the thread's; read after the join: */
 	int result;
@@ -307,11 +307,22 @@ static int connect_again(struct pgr_wal_stream *w, struct pgr_err *err)
 
 /* ---- the thread ---- */
 
+/*
+ * What a server refuses to the very first session (a slot that is in use) is refused for good: only what an earlier
+ * session has left behind may pass.
+ */
+static bool may_go_on(const struct pgr_wal_stream *w, const struct pgr_err *err)
+{
+	if (w->shut_down || (!w->struggling && err->cls == PGR_E_SERVER && !err->fatal))
+		return false;
+	return pgr_wal_conn_may_retry(err);
+}
+
 static int stream(struct pgr_wal_stream *w, struct pgr_err *err)
 {
 	int rc = session(w, err);
 
-	while (rc == PGR_ERR && !w->shut_down && pgr_wal_conn_may_retry(err)) {
+	while (rc == PGR_ERR && may_go_on(w, err)) {
 		rc = connect_again(w, err);
 		if (rc != PGR_OK)
 			break;

@@ -521,6 +521,17 @@ START_TEST(an_ordinary_error_is_final)
 }
 END_TEST
 
+START_TEST(a_slot_in_use_is_final_at_first)
+{
+	plan_session();
+	s_refuses("ERROR", "55006");
+	open_and_start(pgr_sys_real());
+	fails(PGR_E_SERVER, "START_REPLICATION");
+	ck_assert_uint_eq(fx.opened, 1);
+	ck_assert_uint_eq(fx.warnings, 0);
+}
+END_TEST
+
 START_TEST(another_cluster)
 {
 	plan_lost(START, START + 100);
@@ -772,6 +783,7 @@ static Suite *suite(void)
 	tcase_add_loop_test(t, errors_that_stay_end_the_retries, 0, (int)(sizeof(lasting) / sizeof(lasting[0])));
 	tcase_add_loop_test(t, refusals_that_stay_end_the_retries, 0, (int)(sizeof(lasting) / sizeof(lasting[0])));
 	tcase_add_test(t, an_ordinary_error_is_final);
+	tcase_add_test(t, a_slot_in_use_is_final_at_first);
 	tcase_add_test(t, another_cluster);
 	tcase_add_test(t, a_server_without_the_timeline);
 	tcase_add_test(t, a_clean_shutdown);
