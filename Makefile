@@ -75,12 +75,14 @@ BACKUP_SRC = \
 	backup/outfile.c \
 	backup/pagecheck.c \
 	backup/ratelimit.c \
+	backup/readahead.c \
 	backup/recheck.c \
 	backup/recovery_conf.c \
 	backup/root.c \
 	backup/run.c \
 	backup/source.c \
 	backup/sql.c \
+	backup/stream_check.c \
 	backup/stream_seed.c \
 	backup/tar.c \
 	backup/tblspc_map.c \
@@ -109,8 +111,9 @@ UNIT_TESTS = \
 	backup/test_bbstream backup/test_copyrows backup/test_dirsink backup/test_exclude \
 	backup/test_extract backup/test_filelist backup/test_filesum backup/test_inflate backup/test_lane_work \
 	backup/test_lanes backup/test_layout backup/test_listing backup/test_lowlevel backup/test_manifest \
-	backup/test_pagecheck backup/test_ratelimit backup/test_recheck backup/test_recovery_conf backup/test_sql \
-	backup/test_tar backup/test_wal_stream \
+	backup/test_pagecheck backup/test_ratelimit backup/test_readahead backup/test_recheck \
+	backup/test_recovery_conf backup/test_sql backup/test_stream_check backup/test_tar \
+	backup/test_wal_stream \
 	tools/test_connopts tools/test_message tools/test_signals
 
 FUZZ_TARGETS = fuzz_copydata fuzz_history fuzz_manifest fuzz_session fuzz_tar

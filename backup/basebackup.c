@@ -160,12 +160,14 @@ struct source {
 	int (*copy)(struct pgr_run *r, struct pgr_err *err);
 	int (*end)(struct pgr_run *r, struct pgr_err *err);
 	int (*finish)(struct pgr_run *r, struct pgr_err *err); /* NULL: nothing */
+	int (*verify)(struct pgr_run *r, struct pgr_err *err); /* when all files are written; NULL: nothing */
 };
 
 static const struct source stream_source = {
 	.start = pgr_stream_seed_start,
 	.copy = pgr_stream_seed_copy,
 	.end = pgr_stream_seed_end,
+	.verify = pgr_stream_seed_verify,
 };
 
 static const struct source lanes_source = {
@@ -226,6 +228,8 @@ static int make_durable(struct pgr_run *r, struct pgr_err *err)
 		pgr_run_info(r, "syncing data to disk ...");
 	pgr_run_phase(r, PGR_PHASE_SYNC);
 	if (pgr_dirsink_drain(r->sink, err) != PGR_OK)
+		return PGR_ERR;
+	if (source_of(r)->verify != NULL && source_of(r)->verify(r, err) != PGR_OK)
 		return PGR_ERR;
 	if (o->write_recovery_conf &&
 	    pgr_recovery_conf_write(r->sys, pgr_layout_root(r->layout, 0), pgr_layout_data_dir(r->layout), r->version,
@@ -333,10 +337,10 @@ static void cancel_command(struct pgr_run *r, const struct pgr_err *why)
 static void release(struct pgr_run *r)
 {
 	pgr_wal_stream_free(r->wal);
-	pgr_stream_seed_release(r);
-	pgr_client_free(r->client);
 	pgr_dirsink_free(r->sink);
-	pgr_lanes_seed_release(r); /* the sink's writers have looked into it */
+	pgr_stream_seed_release(r); /* the sink's writers have looked into it, */
+	pgr_lanes_seed_release(r);  /* or into this */
+	pgr_client_free(r->client);
 	pgr_pool_free(r->pool);
 	pgr_buf_fini(&r->control);
 	pgr_buf_fini(&r->recovery_conf);

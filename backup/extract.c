@@ -10,6 +10,7 @@
 #include "backup/bbstream.h"
 #include "backup/dirsink.h"
 #include "backup/layout.h"
+#include "backup/stream_check.h"
 #include "backup/tar.h"
 #include "common/block.h"
 #include "common/fs.h"
@@ -26,6 +27,7 @@
 struct job {
 	struct pgr_extract *x;
 	struct pgr_tar_reader tar;
+	uint32_t oid;	      /* of the archive's tablespace */
 	bool data_dir;	      /* the archive of the data directory: the one with special names */
 	int root;	      /* what names are relative to */
 	const char *where;    /* its name */
@@ -251,6 +253,13 @@ static int copy_blocks(struct job *j, struct pgr_sink_file *f, uint64_t size, st
 	return PGR_OK;
 }
 
+static int watch_file(struct job *j, struct pgr_sink_file *f, const struct pgr_tar_member *m, struct pgr_err *err)
+{
+	if (j->x->check == NULL)
+		return PGR_OK;
+	return pgr_stream_check_file(j->x->check, j->x->sink, f, j->oid, m->name, m->size, err);
+}
+
 static int write_file(struct job *j, const struct pgr_tar_member *m, const struct place *p, struct pgr_err *err)
 {
 	struct pgr_sink_file *f;
@@ -261,7 +270,7 @@ static int write_file(struct job *j, const struct pgr_tar_member *m, const struc
 		return PGR_ERR;
 	if (pgr_dirsink_create(j->x->sink, parent, leaf, j->path, m->mode & 0777, &f, err) != PGR_OK)
 		return PGR_ERR;
-	if (copy_blocks(j, f, m->size, err) != PGR_OK) {
+	if (watch_file(j, f, m, err) != PGR_OK || copy_blocks(j, f, m->size, err) != PGR_OK) {
 		pgr_dirsink_abandon(j->x->sink, &f);
 		return PGR_ERR;
 	}
@@ -285,7 +294,13 @@ static int keep_control(struct job *j, const struct pgr_tar_member *m, struct pg
 			return PGR_ERR;
 		b->len += n;
 	}
-	return PGR_OK;
+	return j->x->check != NULL ? pgr_stream_check_content(j->x->check, m->name, b->data, b->len, err) : PGR_OK;
+}
+
+/* The reader skips what is not read. */
+static int leave_out(struct job *j, const struct pgr_tar_member *m, struct pgr_err *err)
+{
+	return j->x->check != NULL ? pgr_stream_check_left_out(j->x->check, m->name, m->size, err) : PGR_OK;
 }
 
 /* What -R writes anew is not taken from the server: the recovery_conf module makes it. */
@@ -299,7 +314,7 @@ static int extract_file(struct job *j, const struct pgr_tar_member *m, const str
 	if (!j->data_dir)
 		return write_file(j, m, p, err);
 	if (is_replaced(j, m->name))
-		return PGR_OK; /* the reader skips what is not read */
+		return leave_out(j, m, err);
 	if (strcmp(m->name, CONTROL_FILE) == 0)
 		return keep_control(j, m, err);
 	if (strcmp(m->name, "backup_label") == 0)
@@ -353,6 +368,7 @@ static struct job *job_new(struct pgr_extract *x, const struct pgr_archive *a, s
 		return NULL;
 	}
 	j->x = x;
+	j->oid = oid;
 	j->data_dir = a->kind == PGR_ARCHIVE_DATA_DIR;
 	j->root = pgr_layout_root(x->layout, oid);
 	/* one in place has no directory of its own outside */

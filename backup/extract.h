@@ -15,6 +15,7 @@ struct pgr_dirsink;
 struct pgr_layout;
 struct pgr_pool;
 struct pgr_source;
+struct pgr_stream_check;
 struct pgr_sys;
 
 struct pgr_extract {
@@ -22,7 +23,8 @@ struct pgr_extract {
 	struct pgr_layout *layout;
 	struct pgr_pool *pool;
 	struct pgr_dirsink *sink;
-	bool replace_recovery; /* -R: the server's standby.signal and recovery.conf are left out */
+	struct pgr_stream_check *check; /* is told of every file; NULL */
+	bool replace_recovery;		/* -R: the server's standby.signal and recovery.conf are left out */
 	void (*on_file)(void *arg, const char *path); /* each member's path below its root, for -P -v; NULL */
 	void *arg;
 	/* results */

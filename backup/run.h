@@ -24,6 +24,7 @@ struct pgr_layout;
 struct pgr_lowlevel;
 struct pgr_pagecheck;
 struct pgr_pool;
+struct pgr_stream_check;
 struct pgr_wal_stream;
 
 /* Zeroed parts are valid for the release. */
@@ -54,6 +55,7 @@ struct pgr_run {
 
 	/* the stream source */
 	struct pgr_bbstream *bb;
+	struct pgr_stream_check *check; /* NULL without a manifest */
 
 	/* the lanes source */
 	struct pgr_lowlevel *lowlevel;
@@ -73,6 +75,8 @@ struct pgr_run {
 int pgr_stream_seed_start(struct pgr_run *r, struct pgr_err *err) PGR_MUST_USE;
 int pgr_stream_seed_copy(struct pgr_run *r, struct pgr_err *err) PGR_MUST_USE;
 int pgr_stream_seed_end(struct pgr_run *r, struct pgr_err *err) PGR_MUST_USE;
+/* After the sink was drained: whether everything is as the manifest says. */
+int pgr_stream_seed_verify(struct pgr_run *r, struct pgr_err *err) PGR_MUST_USE;
 void pgr_stream_seed_release(struct pgr_run *r);
 
 int pgr_lanes_seed_start(struct pgr_run *r, struct pgr_err *err) PGR_MUST_USE;

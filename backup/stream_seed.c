@@ -1,12 +1,21 @@
 /* The stream source: one BASE_BACKUP. */
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "backup/bbstream.h"
 #include "backup/finish.h"
 #include "backup/inflate.h"
 #include "backup/layout.h"
+#include "backup/readahead.h"
 #include "backup/run.h"
+#include "backup/stream_check.h"
+#include "common/digest.h"
+#include "common/stop.h"
 #include "proto/caps.h"
+
+/* Some tens of messages of a server, of at most 32 kB each: enough to bridge the decompressor's pauses. */
+#define READ_AHEAD_BYTES ((size_t)1 << 20)
 
 static uint64_t total_bytes(const struct pgr_bb_tablespace *list, size_t n)
 {
@@ -39,6 +48,16 @@ static struct pgr_base_backup_cmd make_command(const struct pgr_run *r)
 	};
 }
 
+/* What was asked for.  A name that we do not know was refused by the server, too. */
+static enum pgr_digest_algo digest_of(const struct pgr_run *r)
+{
+	enum pgr_digest_algo algo = PGR_DIGEST_CRC32C; /* the server's default */
+
+	if (r->opts->manifest_checksums != NULL && !pgr_digest_parse(r->opts->manifest_checksums, &algo))
+		return PGR_DIGEST_NONE;
+	return algo;
+}
+
 int pgr_stream_seed_start(struct pgr_run *r, struct pgr_err *err)
 {
 	struct pgr_base_backup_cmd cmd = make_command(r);
@@ -54,6 +73,8 @@ int pgr_stream_seed_start(struct pgr_run *r, struct pgr_err *err)
 	n = pgr_bbstream_tablespaces(r->bb, &list);
 	r->progress.tablespaces = (unsigned)n;
 	r->progress.total_bytes = total_bytes(list, n);
+	if (r->manifest && pgr_stream_check_new(&r->check, digest_of(r), r->stop, err) != PGR_OK)
+		return PGR_ERR;
 	return pgr_layout_prepare_tablespaces(r->layout, list, n, err);
 }
 
@@ -91,26 +112,65 @@ static int receive_manifest(struct pgr_run *r, struct pgr_source *source, struct
 	do {
 		rc = pgr_source_read(source, buf, sizeof(buf), &n, err);
 		if (rc == PGR_OK && n > 0)
+			rc = pgr_stream_check_manifest(r->check, buf, n, err);
+		if (rc == PGR_OK && n > 0)
 			rc = pgr_run_file_put(&f, buf, n, err);
 	} while (rc == PGR_OK && n > 0);
+	if (rc == PGR_OK)
+		rc = pgr_stream_check_manifest_end(r->check, err);
 	return pgr_run_file_end(&f, rc, err);
+}
+
+static int extract_inflated(struct pgr_run *r, struct pgr_extract *x, const struct pgr_archive *a,
+			    struct pgr_source *source, struct pgr_err *err)
+{
+	struct pgr_inflate *z;
+	int rc;
+
+	if (pgr_inflate_new(&z, source, r->opts->compress.method, a->name, err) != PGR_OK)
+		return PGR_ERR;
+	rc = pgr_extract_archive(x, a, pgr_inflate_source(z), err);
+	pgr_inflate_free(z);
+	return rc;
+}
+
+/*
+ * A thread of its own reads the socket while this one decompresses.  It sees the next archive begin when this one is
+ * not finished here: so the name, which is the stream's, is copied.
+ */
+static int receive_compressed(struct pgr_run *r, struct pgr_extract *x, const struct pgr_archive *a,
+			      struct pgr_err *err)
+{
+	struct meter m = {.source = {.read = meter_read}, .run = r};
+	struct pgr_archive named = *a;
+	struct pgr_readahead *ahead = NULL;
+	char *name = strdup(a->name);
+	int rc;
+
+	if (name == NULL)
+		return pgr_err_nomem(err);
+	named.name = name;
+	rc = pgr_readahead_new(&ahead, a->source, READ_AHEAD_BYTES, err);
+	if (rc == PGR_OK) {
+		m.from = pgr_readahead_source(ahead);
+		rc = extract_inflated(r, x, &named, &m.source, err);
+	}
+	if (rc != PGR_OK) /* or the thread would wait for the server for ever */
+		pgr_stop_post(r->stop, err);
+	pgr_readahead_free(ahead);
+	free(name);
+	return rc;
 }
 
 static int receive_archive(struct pgr_run *r, struct pgr_extract *x, const struct pgr_archive *a, struct pgr_err *err)
 {
 	struct meter m = {.source = {.read = meter_read}, .from = a->source, .run = r};
-	struct pgr_inflate *z;
-	int rc;
 
 	if (a->kind == PGR_ARCHIVE_MANIFEST) /* never compressed */
 		return receive_manifest(r, &m.source, err);
-	if (r->opts->compress.where != PGR_COMP_SERVER || r->opts->compress.method == PGR_COMP_NONE)
-		return pgr_extract_archive(x, a, &m.source, err);
-	if (pgr_inflate_new(&z, &m.source, r->opts->compress.method, a->name, err) != PGR_OK)
-		return PGR_ERR;
-	rc = pgr_extract_archive(x, a, pgr_inflate_source(z), err);
-	pgr_inflate_free(z);
-	return rc;
+	if (r->opts->compress.where == PGR_COMP_SERVER && r->opts->compress.method != PGR_COMP_NONE)
+		return receive_compressed(r, x, a, err);
+	return pgr_extract_archive(x, a, &m.source, err);
 }
 
 /* All archives; what must have been among them. */
@@ -144,6 +204,7 @@ int pgr_stream_seed_copy(struct pgr_run *r, struct pgr_err *err)
 				.layout = r->layout,
 				.pool = r->pool,
 				.sink = r->sink,
+				.check = r->check,
 				.replace_recovery = r->opts->write_recovery_conf,
 				.on_file = on_file,
 				.arg = r};
@@ -174,8 +235,25 @@ int pgr_stream_seed_end(struct pgr_run *r, struct pgr_err *err)
 	return PGR_OK;
 }
 
+/* Bad pages on the server have the last word: the copy is what the server has, and may be all that is left of it. */
+int pgr_stream_seed_verify(struct pgr_run *r, struct pgr_err *err)
+{
+	if (r->check == NULL)
+		return PGR_OK;
+	if (pgr_stream_check_compare(r->check, err) == PGR_OK) {
+		pgr_run_info(r, "all %zu files match the server's backup manifest", pgr_stream_check_files(r->check));
+		return PGR_OK;
+	}
+	if (err->cls != PGR_E_DATA || !r->checksum_failure)
+		return PGR_ERR;
+	pgr_run_warning(r, "%s", err->msg);
+	return PGR_OK;
+}
+
 void pgr_stream_seed_release(struct pgr_run *r)
 {
+	pgr_stream_check_free(r->check);
+	r->check = NULL;
 	pgr_bbstream_free(r->bb);
 	r->bb = NULL;
 }

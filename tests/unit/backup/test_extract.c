@@ -6,7 +6,9 @@
 #include "backup/dirsink.h"
 #include "backup/extract.h"
 #include "backup/layout.h"
+#include "backup/manifest.h"
 #include "backup/source.h"
+#include "backup/stream_check.h"
 #include "common/block.h"
 #include "common/stop.h"
 #include "tests/support/fault_sys.h"
@@ -497,6 +499,111 @@ START_TEST(recovery_replaced)
 }
 END_TEST
 
+/* ---- what the check against the manifest is told ---- */
+
+static int manifest_gather(void *arg, const void *data, size_t len, struct pgr_err *e)
+{
+	return pgr_buf_put(arg, data, len, e);
+}
+
+static struct pgr_stream_check *begin_checked(void)
+{
+	begin();
+	must(pgr_stream_check_new(&x.check, PGR_DIGEST_CRC32C, stop, &err));
+	return x.check;
+}
+
+static void list_file(struct pgr_manifest_writer *w, const char *path, const char *name, size_t size)
+{
+	uint8_t sum[PGR_DIGEST_MAX];
+	struct pgr_digest *d;
+	size_t n;
+
+	must(pgr_digest_new(&d, PGR_DIGEST_CRC32C, &err));
+	for (size_t i = 0; i < size; i++) {
+		uint8_t b = byte_at(name, i);
+
+		must(pgr_digest_add(d, &b, 1, &err));
+	}
+	must(pgr_digest_end(d, sum, &n, &err));
+	pgr_digest_free(d);
+	must(pgr_manifest_add_file(w, path, size, 0, PGR_DIGEST_CRC32C, sum, n, &err));
+}
+
+/* All that the archives below hold but `without`; segments are not in manifests. */
+static void feed_manifest(struct pgr_stream_check *check, const char *without)
+{
+	struct pgr_buf text = {0};
+	struct pgr_manifest_writer *w;
+	const struct {
+		const char *path, *name;
+		size_t size;
+	} others[] = {
+		{"backup_label", "backup_label", 200},
+		{"global/pg_control", "global/pg_control", 8192},
+		{"pg_wal/archive_status/000000010000000000000002.done", "done", 0},
+		{"pg_tblspc/16385/PG_15/7/1", "PG_15/7/1", 2 * BLOCK},
+		{"pg_tblspc/16390/PG_15/7/1", "PG_15/7/1", 3},
+		{"standby.signal", "standby.signal", 10},
+		{"recovery.conf", "recovery.conf", 700},
+	};
+
+	must(pgr_manifest_writer_new(&w, 130000, NULL, false, manifest_gather, &text, &err));
+	for (unsigned i = 0; i < NSIZES; i++)
+		list_file(w, file_name(i), file_name(i), sizes[i]);
+	for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++)
+		if (without == NULL || strcmp(without, others[i].path) != 0)
+			list_file(w, others[i].path, others[i].name, others[i].size);
+	must(pgr_manifest_writer_end(w, &err));
+	pgr_manifest_writer_free(w);
+	must(pgr_stream_check_manifest(check, text.data, text.len, &err));
+	must(pgr_stream_check_manifest_end(check, &err));
+	pgr_buf_fini(&text);
+}
+
+static void extract_space(unsigned space, size_t size)
+{
+	tar.len = 0;
+	tar_dir(&tar, "PG_15", 0700);
+	tar_dir(&tar, "PG_15/7", 0700);
+	tar_file(&tar, "PG_15/7/1", 0600, size);
+	must(extract(space));
+}
+
+/* Every file once, by the path that the manifest has, and only those of its tablespace: else they would not match. */
+START_TEST(checked)
+{
+	static const char *const without[] = {NULL,
+					      "backup_label",
+					      "global/pg_control",
+					      "pg_tblspc/16385/PG_15/7/1",
+					      "pg_tblspc/16390/PG_15/7/1",
+					      "standby.signal",
+					      "recovery.conf"};
+	struct pgr_stream_check *check = begin_checked();
+
+	x.replace_recovery = true;
+	extract_space(0, 2 * BLOCK);
+	tar.len = 0;
+	normal_archive();
+	tar_file(&tar, "standby.signal", 0600, 10);
+	tar_file(&tar, "recovery.conf", 0600, 700);
+	must(extract(DATA));
+	extract_space(1, 3);
+	must(pgr_dirsink_drain(sink, &err));
+	feed_manifest(check, without[_i]);
+	if (without[_i] == NULL) {
+		must(pgr_stream_check_compare(check, &err));
+	} else {
+		ck_assert_int_eq(pgr_stream_check_compare(check, &err), PGR_ERR);
+		ck_assert_msg(strstr(err.msg, without[_i]) != NULL, "%s", err.msg);
+	}
+	pgr_dirsink_free(sink);
+	sink = NULL;
+	pgr_stream_check_free(check);
+}
+END_TEST
+
 static void remember(void *arg, const char *path)
 {
 	struct pgr_err e;
@@ -849,6 +956,7 @@ static Suite *extract_suite(void)
 	tcase_add_test(n, wal_same_names);
 	tcase_add_test(n, blocks_filled);
 	tcase_add_loop_test(n, recovery_replaced, 0, 2);
+	tcase_add_loop_test(n, checked, 0, 7);
 	tcase_add_test(n, files_told);
 	tcase_add_test(n, modes_cut);
 	tcase_add_test(c, control_limits);
