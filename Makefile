@@ -93,6 +93,7 @@ TOOLS_SRC = \
 	tools/connopts.c \
 	tools/message.c \
 	tools/progress.c \
+	tools/receivewal_options.c \
 	tools/signals.c
 
 PROGRAMS = pgr-basebackup pgr-receivewal

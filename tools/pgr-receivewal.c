@@ -7,9 +7,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <getopt.h>
 #include <inttypes.h>
-#include <limits.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,7 +15,6 @@
 #include <sys/random.h>
 #include <sys/stat.h>
 
-#include "common/compress_spec.h"
 #include "common/fs.h"
 #include "common/stop.h"
 #include "common/sys.h"
@@ -29,6 +26,7 @@
 #include "receiver/walstore.h"
 #include "tools/connopts.h"
 #include "tools/message.h"
+#include "tools/receivewal_options.h"
 #include "tools/signals.h"
 #include "tools/version.h"
 
@@ -36,27 +34,9 @@
 #define BACKOFF_MAX_MS	  30000
 #define BACKOFF_STABLE_MS 10000 /* a stream that lived so long was a good one: the next waits begin small again */
 
-struct options {
-	struct pgr_conn_params conn;
-	const char *dir;
-	const char *slot;
-	const char *compress; /* as given */
-	pgr_lsn endpos;
-	int status_interval_s;
-	int verbose;
-	bool no_loop;
-	bool sync;
-	bool synchronous;
-	bool create_slot;
-	bool drop_slot;
-	bool if_not_exists;
-	bool help;
-	bool version;
-};
-
 struct receive {
 	struct pgr_messages msg;
-	struct options *opt;
+	struct pgr_receivewal_options *opt;
 	const struct pgr_sys *sys;
 	struct pgr_stop *stop; /* interrupts connecting and waiting, not a stream */
 	struct pgr_signals *signals;
@@ -72,192 +52,6 @@ struct receive {
 	bool stopping;
 	bool streaming; /* a stop goes to the receiver, which ends the stream in good order */
 };
-
-/* ---- options ---- */
-
-enum { OPT_CREATE_SLOT = 256, OPT_DROP_SLOT, OPT_IF_NOT_EXISTS, OPT_SYNCHRONOUS, OPT_NO_SYNC, OPT_HELP };
-
-static void usage(const char *progname)
-{
-	printf("%s receives PostgreSQL streaming write-ahead logs.\n\n"
-	       "Usage:\n"
-	       "  %s [OPTION]...\n",
-	       progname, progname);
-	fputs("\nOptions:\n"
-	      "  -D, --directory=DIR    receive write-ahead log files into this directory\n"
-	      "  -E, --endpos=LSN       exit after receiving the specified LSN\n"
-	      "      --if-not-exists    do not error if slot already exists when creating a slot\n"
-	      "  -n, --no-loop          do not loop on connection lost\n"
-	      "      --no-sync          do not wait for changes to be written safely to disk\n"
-	      "  -s, --status-interval=SECS\n"
-	      "                         time between status packets sent to server (default: 10)\n"
-	      "  -S, --slot=SLOTNAME    replication slot to use\n"
-	      "      --synchronous      flush write-ahead log immediately after writing\n"
-	      "  -v, --verbose          output verbose messages\n"
-	      "  -V, --version          output version information, then exit\n"
-	      "  -Z, --compress=METHOD[:DETAIL]\n"
-	      "                         compress as specified (only \"none\" in this version)\n"
-	      "  -?, --help             show this help, then exit\n",
-	      stdout);
-	fputs("\nConnection options:\n"
-	      "  -d, --dbname=CONNSTR   connection string\n"
-	      "  -h, --host=HOSTNAME    database server host or socket directory\n"
-	      "  -p, --port=PORT        database server port number\n"
-	      "  -U, --username=NAME    connect as specified database user\n"
-	      "  -w, --no-password      never prompt for password\n"
-	      "  -W, --password         force password prompt (should happen automatically)\n"
-	      "\nOptional actions:\n"
-	      "      --create-slot      create a new replication slot (for the slot's name see --slot)\n"
-	      "      --drop-slot        drop the replication slot (for the slot's name see --slot)\n",
-	      stdout);
-}
-
-/* Scripts look for the form that PostgreSQL's own program has when they call it by that name. */
-static void version(const char *progname)
-{
-	if (strcmp(progname, "pg_receivewal") == 0)
-		puts("pg_receivewal (PostgreSQL) " PGR_COMPAT_VERSION " (pgr " PGR_VERSION ")");
-	else
-		puts("pgr-receivewal (pgr) " PGR_VERSION " (compatible with pg_receivewal " PGR_COMPAT_VERSION ")");
-}
-
-static int set_option(struct options *o, int c, const char *arg, struct pgr_err *err)
-{
-	switch (c) {
-	case 'D':
-		o->dir = arg;
-		break;
-	case 'E':
-		if (!pgr_lsn_parse(arg, strlen(arg), &o->endpos))
-			return pgr_err_set(err, PGR_E_USAGE, "could not parse end position \"%s\"", arg);
-		break;
-	case 'n':
-		o->no_loop = true;
-		break;
-	case 's':
-		return pgr_option_int(arg, "-s/--status-interval", 0, INT_MAX / 1000, &o->status_interval_s, err);
-	case 'S':
-		o->slot = arg;
-		break;
-	case 'v':
-		o->verbose++;
-		break;
-	case 'V':
-		o->version = true;
-		break;
-	case 'Z':
-		o->compress = arg;
-		break;
-	case OPT_CREATE_SLOT:
-		o->create_slot = true;
-		break;
-	case OPT_DROP_SLOT:
-		o->drop_slot = true;
-		break;
-	case OPT_IF_NOT_EXISTS:
-		o->if_not_exists = true;
-		break;
-	case OPT_SYNCHRONOUS:
-		o->synchronous = true;
-		break;
-	case OPT_NO_SYNC:
-		o->sync = false;
-		break;
-	default: /* OPT_HELP: everything else was handled before */
-		o->help = true;
-		break;
-	}
-	return PGR_OK;
-}
-
-/* getopt_long returns '?' for mistakes, so it cannot be asked about this option. */
-static bool has_question_mark(int argc, char **argv)
-{
-	for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++)
-		if (strcmp(argv[i], "-?") == 0)
-			return true;
-	return false;
-}
-
-/* PGR_MORE: getopt_long has said what is wrong. */
-static int read_options(struct options *o, int argc, char **argv, struct pgr_err *err)
-{
-	static const struct option long_options[] = {
-		{"help", no_argument, NULL, OPT_HELP},
-		{"version", no_argument, NULL, 'V'},
-		{"directory", required_argument, NULL, 'D'},
-		{"dbname", required_argument, NULL, 'd'},
-		{"endpos", required_argument, NULL, 'E'},
-		{"host", required_argument, NULL, 'h'},
-		{"port", required_argument, NULL, 'p'},
-		{"username", required_argument, NULL, 'U'},
-		{"no-loop", no_argument, NULL, 'n'},
-		{"no-password", no_argument, NULL, 'w'},
-		{"password", no_argument, NULL, 'W'},
-		{"status-interval", required_argument, NULL, 's'},
-		{"slot", required_argument, NULL, 'S'},
-		{"verbose", no_argument, NULL, 'v'},
-		{"compress", required_argument, NULL, 'Z'},
-		{"create-slot", no_argument, NULL, OPT_CREATE_SLOT},
-		{"drop-slot", no_argument, NULL, OPT_DROP_SLOT},
-		{"if-not-exists", no_argument, NULL, OPT_IF_NOT_EXISTS},
-		{"synchronous", no_argument, NULL, OPT_SYNCHRONOUS},
-		{"no-sync", no_argument, NULL, OPT_NO_SYNC},
-		{NULL, 0, NULL, 0},
-	};
-	int c;
-
-	o->help = has_question_mark(argc, argv);
-	while (!o->help && !o->version) {
-		c = getopt_long(argc, argv, PGR_CONN_SHORTOPTS "D:E:ns:S:vVZ:", long_options, NULL);
-		if (c == -1)
-			break;
-		if (c == '?')
-			return PGR_MORE;
-		if (pgr_conn_option(&o->conn, c, optarg))
-			continue;
-		if (set_option(o, c, optarg, err) != PGR_OK)
-			return PGR_ERR;
-	}
-	return PGR_OK;
-}
-
-/* What makes no sense together. */
-static int check_options(const struct options *o, int argc, char **argv, struct pgr_err *err)
-{
-	if (optind < argc)
-		return pgr_err_set(err, PGR_E_USAGE, "too many command-line arguments (first is \"%s\")", argv[optind]);
-	if (o->drop_slot && o->create_slot)
-		return pgr_err_set(err, PGR_E_USAGE, "cannot use --create-slot together with --drop-slot");
-	if (o->slot == NULL && (o->drop_slot || o->create_slot))
-		return pgr_err_set(err, PGR_E_USAGE, "%s needs a slot to be specified using --slot",
-				   o->drop_slot ? "--drop-slot" : "--create-slot");
-	if (o->synchronous && !o->sync)
-		return pgr_err_set(err, PGR_E_USAGE, "cannot use --synchronous together with --no-sync");
-	if (o->dir == NULL && !o->drop_slot && !o->create_slot)
-		return pgr_err_set(err, PGR_E_USAGE, "no target directory specified");
-	return PGR_OK;
-}
-
-static int check_compression(const char *arg, struct pgr_err *err)
-{
-	struct pgr_compress_spec spec;
-
-	if (arg == NULL)
-		return PGR_OK;
-	/* pg_receivewal knows no place where to compress: for it this is a part of the method's name. */
-	if (strncmp(arg, "client-", 7) == 0 || strncmp(arg, "server-", 7) == 0)
-		return pgr_err_set(err, PGR_E_USAGE, "unrecognized compression algorithm: \"%.*s\"",
-				   (int)strcspn(arg, ":"), arg);
-	if (pgr_compress_spec_parse(&spec, arg, err) != PGR_OK)
-		return PGR_ERR;
-	if (spec.method == PGR_COMP_ZSTD)
-		return pgr_err_set(err, PGR_E_USAGE, "compression with ZSTD is not yet supported");
-	if (spec.method != PGR_COMP_NONE)
-		return pgr_err_set(err, PGR_E_USAGE, "compression with %s is not supported yet by this version",
-				   pgr_compression_name(spec.method));
-	return PGR_OK;
-}
 
 /* ---- signals ---- */
 
@@ -506,7 +300,7 @@ static int find_start(struct receive *r, int dirfd, pgr_lsn *start, pgr_tli *tli
 
 static int make_receiver(struct receive *r, pgr_lsn start, pgr_tli tli, struct pgr_err *err)
 {
-	const struct options *o = r->opt;
+	const struct pgr_receivewal_options *o = r->opt;
 	struct pgr_receiver_opts opts = {
 		.slot = o->slot,
 		.system_id = r->id.system_identifier,
@@ -685,7 +479,7 @@ static int receive_wal(struct receive *r)
 
 static int create_or_drop_slot(struct receive *r, struct pgr_err *err)
 {
-	const struct options *o = r->opt;
+	const struct pgr_receivewal_options *o = r->opt;
 
 	if (o->drop_slot) {
 		pgr_say_verbose(&r->msg, "dropping replication slot \"%s\"", o->slot);
@@ -778,52 +572,18 @@ static int setup_and_run(struct receive *r)
 	return code;
 }
 
-/* The exit code, or -1: go on. */
-static int handle_options(struct receive *r, int argc, char **argv)
-{
-	struct options *o = r->opt;
-	struct pgr_err err;
-	int rc = read_options(o, argc, argv, &err);
-
-	if (rc == PGR_ERR) {
-		pgr_say_error(&r->msg, &err);
-		return 1;
-	}
-	if (rc == PGR_OK && (o->help || o->version)) {
-		if (o->help)
-			usage(r->msg.progname);
-		else
-			version(r->msg.progname);
-		return fflush(stdout) == 0 ? 0 : 1;
-	}
-	if (rc == PGR_OK && check_options(o, argc, argv, &err) != PGR_OK) {
-		pgr_say_error(&r->msg, &err);
-		rc = PGR_MORE;
-	}
-	if (rc == PGR_MORE) {
-		pgr_say_hint(&r->msg, "Try \"%s --help\" for more information.", r->msg.progname);
-		return 1;
-	}
-	if (check_compression(o->compress, &err) != PGR_OK) {
-		pgr_say_error(&r->msg, &err);
-		return 1;
-	}
-	return -1;
-}
-
 int main(int argc, char **argv)
 {
-	struct options opt = {.status_interval_s = 10, .sync = true};
+	struct pgr_receivewal_options opt;
 	struct receive r = {.opt = &opt, .sys = pgr_sys_real()};
 	int code;
 
 	pgr_messages_init(&r.msg, argv[0]);
-	opt.conn.progname = r.msg.progname;
-	code = handle_options(&r, argc, argv);
+	code = pgr_receivewal_options_read(&opt, &r.msg, argc, argv);
 	if (code < 0) {
 		r.msg.verbose = opt.verbose;
 		code = setup_and_run(&r);
 	}
-	pgr_conn_params_fini(&opt.conn);
+	pgr_receivewal_options_fini(&opt);
 	return code;
 }
