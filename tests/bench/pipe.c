@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 
 #define READ_MAX   (256u << 10)
@@ -151,14 +152,51 @@ static void set_end(struct pipe *p, int64_t due)
 
 /* ---- faults */
 
+void pipe_watch(struct pipe *up, struct pipe *down)
+{
+	if (down->faults == NULL || down->faults->when == NULL)
+		return;
+	up->arms = down;
+	down->armed = -1;
+}
+
+/* How much of the text is still seen when `n` bytes of it were, and another one than the next followed. */
+static size_t shorter_match(const char *text, size_t n)
+{
+	for (size_t k = n - 1; k > 0; k--)
+		if (memcmp(text, text + n - k, k) == 0)
+			return k;
+	return 0;
+}
+
+static void look_for_text(struct pipe *p, const unsigned char *bytes, size_t n)
+{
+	for (size_t i = 0; i < n && p->arms != NULL; i++) {
+		const char *text = p->arms->faults->when;
+
+		while (p->matched > 0 && text[p->matched] != (char)bytes[i])
+			p->matched = shorter_match(text, p->matched);
+		p->matched += text[p->matched] == (char)bytes[i];
+		if (text[p->matched] != '\0')
+			continue;
+		p->arms->armed = p->arms->passed;
+		p->arms = NULL;
+	}
+}
+
+static bool has_faults(const struct pipe *p, int64_t left)
+{
+	return left > 0 && p->armed >= 0;
+}
+
 /* These n bytes are about to be added. */
 static void maybe_flip(struct pipe *p, unsigned char *bytes, size_t n)
 {
 	int64_t index;
 
-	if (p->faults == NULL || p->faults->flips_left == 0)
+	if (p->faults == NULL || !has_faults(p, p->faults->flips_left))
 		return;
-	index = p->faults->flip_byte - 1 - p->passed;
+	index = p->faults->flip_byte - 1 - (p->passed - p->armed);
 	if (index >= 0 && index < (int64_t)n) {
 		bytes[index] ^= 0x01;
 		p->faults->flips_left--;
@@ -170,15 +208,15 @@ static size_t until_cut(const struct pipe *p, size_t n)
 {
 	int64_t left;
 
-	if (p->faults == NULL || p->faults->cuts_left == 0)
+	if (p->faults == NULL || !has_faults(p, p->faults->cuts_left))
 		return n;
-	left = p->faults->cut_after - p->passed;
+	left = p->faults->cut_after - (p->passed - p->armed);
 	return left > 0 ? min_size(n, (size_t)left) : n;
 }
 
 static void maybe_cut(struct pipe *p, int64_t due)
 {
-	if (p->faults == NULL || p->faults->cuts_left == 0 || p->faults->cut_after != p->passed)
+	if (p->faults == NULL || !has_faults(p, p->faults->cuts_left) || p->faults->cut_after != p->passed - p->armed)
 		return;
 	p->faults->cuts_left--;
 	p->cut = true;
@@ -206,6 +244,7 @@ void pipe_read(struct pipe *p, int64_t now)
 		set_end(p, due);
 	if (got <= 0)
 		return;
+	look_for_text(p, p->ring + tail, (size_t)got);
 	maybe_flip(p, p->ring + tail, (size_t)got);
 	bucket_take(&p->own, (size_t)got);
 	bucket_take(p->link, (size_t)got);

@@ -20,10 +20,14 @@ struct bucket {
 	int64_t filled; /* when */
 };
 
-/* What is done to the bytes from the server.  Positions are counted from 1 on each connection; 0: never. */
+/*
+ * What is done to the bytes from the server.  Positions are counted from 1 on each connection, or, with `when`, from
+ * where the client has sent this text; 0: never.
+ */
 struct faults {
 	int64_t flip_byte, cut_after;
 	int64_t flips_left, cuts_left; /* on how many connections still */
+	const char *when;	       /* NULL: from the beginning */
 };
 
 /* Bytes that arrived together, and when they are delivered. */
@@ -44,7 +48,10 @@ struct pipe {
 	struct bucket own;
 	struct bucket *link;   /* shared by the connections */
 	struct faults *faults; /* shared; NULL: none */
+	struct pipe *arms;     /* whose faults wait for a text on this way; NULL: none, or it was seen */
+	size_t matched;	       /* bytes of the text that were seen last */
 	int64_t passed;	       /* bytes that came from `from` */
+	int64_t armed;	       /* faults count from here; -1: not yet */
 	bool ended, shut;      /* `from` sends no more; `to` has been told */
 	int64_t end_due;
 	bool cut;
@@ -59,6 +66,9 @@ struct pipe {
 bool pipe_init(struct pipe *p, int from, int to, int64_t rate, int64_t delay, struct bucket *link,
 	       struct faults *faults, int64_t now);
 void pipe_fini(struct pipe *p);
+
+/* The faults of `down`, if they have to wait for a text, wait until `up` has passed it on.  Both are fresh. */
+void pipe_watch(struct pipe *up, struct pipe *down);
 
 /* One read, as far as ring and rates allow. */
 void pipe_read(struct pipe *p, int64_t now);

@@ -8,7 +8,8 @@
  *     delay      every byte spends --delay ms on the way.  The way takes as many bytes as the rate puts on it, so
  *                that it is never the delay that limits a stream
  *     faults     --flip-byte N changes the Nth byte from the server, --cut-after N closes the connection behind it;
- *                on the first connection that gets so far, or on the first --times
+ *                on the first connection that gets so far, or on the first --times.  --when TEXT: only on connections
+ *                on which the client sends this text, counted from there
  *
  * One thread, one loop around poll; nothing here may block but the connect to the server, which is near.
  * SIGTERM or SIGINT ends it; it then prints "connections=N from_server=BYTES to_server=BYTES".
@@ -155,8 +156,11 @@ static bool set_up(struct relay *r, struct conn *c)
 	}
 	no_waiting(c->client);
 	no_waiting(c->server);
-	return pipe_init(&c->up, c->client, c->server, o->rate, o->delay, &r->link_up, NULL, now) &&
-	       pipe_init(&c->down, c->server, c->client, o->rate, o->delay, &r->link_down, &r->faults, now);
+	if (!pipe_init(&c->up, c->client, c->server, o->rate, o->delay, &r->link_up, NULL, now) ||
+	    !pipe_init(&c->down, c->server, c->client, o->rate, o->delay, &r->link_down, &r->faults, now))
+		return false;
+	pipe_watch(&c->up, &c->down);
+	return true;
 }
 
 /* Where there is no server the client is turned away. */
@@ -332,7 +336,7 @@ static void end(struct relay *r)
 static void usage(void)
 {
 	fputs("usage: relay [--listen PORT] --connect HOST:PORT|/SOCKET [--rate BYTES] [--link-rate BYTES]\n"
-	      "             [--delay MS] [--flip-byte N] [--cut-after N] [--times N]\n",
+	      "             [--delay MS] [--flip-byte N] [--cut-after N] [--times N] [--when TEXT]\n",
 	      stderr);
 	exit(2);
 }
@@ -350,15 +354,11 @@ static int64_t number(const char *text, int64_t most)
 }
 
 static const struct option long_options[] = {
-	{"listen", required_argument, NULL, 'l'},
-	{"connect", required_argument, NULL, 'c'},
-	{"rate", required_argument, NULL, 'r'},
-	{"link-rate", required_argument, NULL, 'R'},
-	{"delay", required_argument, NULL, 'd'},
-	{"flip-byte", required_argument, NULL, 'f'},
-	{"cut-after", required_argument, NULL, 'x'},
-	{"times", required_argument, NULL, 't'},
-	{NULL, 0, NULL, 0},
+	{"listen", required_argument, NULL, 'l'},    {"connect", required_argument, NULL, 'c'},
+	{"rate", required_argument, NULL, 'r'},	     {"link-rate", required_argument, NULL, 'R'},
+	{"delay", required_argument, NULL, 'd'},     {"flip-byte", required_argument, NULL, 'f'},
+	{"cut-after", required_argument, NULL, 'x'}, {"times", required_argument, NULL, 't'},
+	{"when", required_argument, NULL, 'w'},	     {NULL, 0, NULL, 0},
 };
 
 static void parse(struct options *o, struct faults *f, int argc, char **argv)
@@ -383,6 +383,8 @@ static void parse(struct options *o, struct faults *f, int argc, char **argv)
 			f->cut_after = number(optarg, most);
 		else if (c == 't')
 			f->flips_left = f->cuts_left = number(optarg, most);
+		else if (c == 'w' && optarg[0] != '\0')
+			f->when = optarg;
 		else
 			usage();
 	}

@@ -164,22 +164,6 @@ def test_grants(pg, clusters, run, tmp, target):
     verify_backup(pg, server.place, target)
 
 
-def test_a_terminated_lane(pg, primary, run, tmp, target):
-    """An administrator's word is obeyed and told.  A server that is in the middle of a message cannot say it: then the
-    lane is opened again, and the copy is right."""
-    process = run.start_basebackup("-D", target, *LANES, "-r", "8M", *primary.address())
-    lane = ("SELECT pid FROM pg_stat_activity WHERE application_name = 'pgr-basebackup' AND query LIKE 'COPY%'"
-            " AND backend_type = 'client backend' LIMIT 1")
-    wait_until(lambda: primary.sql(lane) != "" or not process.running(), "a lane reads")
-    primary.sql(f"SELECT pg_terminate_backend(({lane}))")
-    if process.wait() == 0:
-        assert "is connected again" in process.err
-        verify_backup(pg, primary.place, target)
-    else:
-        assert "terminating connection due to administrator command" in process.err
-        assert paths_below(tmp) == []
-
-
 def test_a_signal_ends_all(primary, run, tmp, target):
     process = run.start_basebackup("-D", target, *LANES, "-r", "4M", *primary.address())
     wait_until(lambda: os.path.isdir(os.path.join(target, "base")), "it copies")

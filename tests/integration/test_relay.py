@@ -136,6 +136,27 @@ def test_a_connection_is_cut(place, talker, position, delay):
         assert relay.stop()["from_server"] == position + len(DATA)
 
 
+@pytest.mark.parametrize("text, sent, found", [
+    ("needle", b"a neneedle here", True), ("aab", b"aaab", True), ("needle", b"need" * 50, False), ("x", b"x", True),
+])
+def test_only_after_a_text(place, talker, text, sent, found):
+    """Positions are counted from where the client has said it: the server then answers."""
+    talker.polite = True
+    with Relay(place, talker.target, flip_byte=1000, cut_after=70_000, when=text) as relay:
+        heard = visit(relay, sent)
+        if found:
+            assert len(heard) == 70_000 and differences(heard, DATA[:70_000]) == [999]
+        else:
+            assert heard == DATA
+
+
+def test_a_text_concerns_its_connection_only(place, talker):
+    with Relay(place, talker.target, cut_after=1000, times=5, when="cut me") as relay:
+        assert visit(relay, b"do not") == DATA
+        assert len(visit(relay, b"so cut me please")) < len(DATA)
+        assert visit(relay) == DATA
+
+
 def test_without_a_server_the_client_is_turned_away(place):
     with socket.create_server(("127.0.0.1", 0)) as nobody:
         target = f"127.0.0.1:{nobody.getsockname()[1]}"

@@ -269,10 +269,9 @@ def test_server_is_shut_down(pg, clusters, run, tmp, target, mode):
     nothing_left(tmp)
 
 
-@pytest.mark.parametrize("state", ["backup", "streaming"], ids=["the copy", "the WAL stream"])
-def test_administrator_ends(primary, run, tmp, target, state):
+def test_administrator_ends_the_copy(primary, run, tmp, target):
     process = start_slow_copy(run, primary, target)
-    primary.sql(f"SELECT pg_terminate_backend({primary.sender_pid(state)})")
+    primary.sql(f"SELECT pg_terminate_backend({primary.sender_pid('backup')})")
     failed(process, "terminating connection due to administrator command")
     nothing_left(tmp, primary)
 

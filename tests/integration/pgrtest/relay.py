@@ -19,7 +19,7 @@ def relay_path():
 class Relay:
     """Passes connections to 127.0.0.1:`port` on to `target` (HOST:PORT, or the path of a Unix socket).
 
-    Options as the relay's: rate, link_rate (bytes a second), delay (ms), flip_byte, cut_after, times.
+    Options as the relay's: rate, link_rate (bytes a second), delay (ms), flip_byte, cut_after, times, when.
     """
 
     def __init__(self, place, target, **options):
