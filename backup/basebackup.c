@@ -17,7 +17,7 @@
 
 #define DEFAULT_POOL_BYTES ((size_t)32 << 20)
 #define BLOCK_BYTES	   ((size_t)1 << 20)
-#define DEFAULT_WRITERS	   2
+#define DEFAULT_WRITERS	   4
 #define PROGRESS_EVERY_MS  1000
 
 /* ---- connecting and looking at the server ---- */
@@ -66,6 +66,52 @@ static int inspect_server(struct pgr_run *r, struct pgr_err *err)
 	return pgr_client_identify(r->client, &r->id, err);
 }
 
+/* ---- stream or lanes ---- */
+
+#define DEFAULT_LANES 4
+
+/* What only BASE_BACKUP can do; NULL: nothing of that kind is asked for. */
+static const char *needs_stream(const struct pgr_run *r)
+{
+	if (r->opts->wal == PGR_WAL_FETCH)
+		return "-X fetch";
+	if (r->opts->compress.where == PGR_COMP_SERVER)
+		return "compression on the server";
+	return NULL;
+}
+
+/* Not what is wrong with us, or a stop. */
+static bool may_fall_back(const struct pgr_run *r, const struct pgr_err *err)
+{
+	return r->opts->jobs == 0 && err->cls != PGR_E_STOPPED && err->cls != PGR_E_NOMEM && err->cls != PGR_E_SYSTEM;
+}
+
+static int choose_source(struct pgr_run *r, struct pgr_err *err)
+{
+	const char *stream_only = needs_stream(r);
+
+	r->source = &pgr_stream_seed;
+	r->jobs = r->opts->jobs != 0 ? r->opts->jobs : DEFAULT_LANES;
+	if (r->jobs == 1)
+		return PGR_OK;
+	if (stream_only != NULL && r->opts->jobs > 1)
+		return pgr_err_set(err, PGR_E_USAGE, "%s and more than one job cannot be used together", stream_only);
+	if (stream_only != NULL) {
+		pgr_run_info(r, "copying through one stream: %s needs it", stream_only);
+		return PGR_OK;
+	}
+	if (pgr_lanes_seed_open(r, err) != PGR_OK) {
+		if (!may_fall_back(r, err))
+			return pgr_err_prefix(err, "cannot copy with more than one job");
+		pgr_run_info(r, "copying through one stream: %s", err->msg);
+		return PGR_OK;
+	}
+	r->source = &pgr_lanes_seed;
+	pgr_run_info(r, "copying over %u SQL sessions%s", r->jobs,
+		     r->opts->jobs == 0 ? ", since the role may read the server's files" : "");
+	return PGR_OK;
+}
+
 /* -R's text is made from the connection as the user described it, before anything else may fail. */
 static int make_recovery_conf(struct pgr_run *r, struct pgr_err *err)
 {
@@ -110,7 +156,7 @@ static int prepare_layout(struct pgr_run *r, struct pgr_err *err)
 static int start_sink(struct pgr_run *r, struct pgr_err *err)
 {
 	size_t bytes = r->opts->pool_bytes ? r->opts->pool_bytes : DEFAULT_POOL_BYTES;
-	size_t count = bytes / BLOCK_BYTES, least = r->opts->jobs + 4;
+	size_t count = bytes / BLOCK_BYTES, least = r->jobs + 4;
 	struct pgr_dirsink_opts so = {
 		.writers = r->opts->writers ? r->opts->writers : DEFAULT_WRITERS,
 		.sync = r->opts->sync && r->opts->sync_method == PGR_SYNC_FSYNC,
@@ -155,38 +201,11 @@ static int open_wal_stream(struct pgr_run *r, struct pgr_err *err)
 
 /* ---- the steps that depend on the source ---- */
 
-struct source {
-	int (*start)(struct pgr_run *r, struct pgr_err *err);
-	int (*copy)(struct pgr_run *r, struct pgr_err *err);
-	int (*end)(struct pgr_run *r, struct pgr_err *err);
-	int (*finish)(struct pgr_run *r, struct pgr_err *err); /* NULL: nothing */
-	int (*verify)(struct pgr_run *r, struct pgr_err *err); /* when all files are written; NULL: nothing */
-};
-
-static const struct source stream_source = {
-	.start = pgr_stream_seed_start,
-	.copy = pgr_stream_seed_copy,
-	.end = pgr_stream_seed_end,
-	.verify = pgr_stream_seed_verify,
-};
-
-static const struct source lanes_source = {
-	.start = pgr_lanes_seed_start,
-	.copy = pgr_lanes_seed_copy,
-	.end = pgr_lanes_seed_end,
-	.finish = pgr_lanes_seed_finish,
-};
-
-static const struct source *source_of(const struct pgr_run *r)
-{
-	return r->opts->jobs > 1 ? &lanes_source : &stream_source;
-}
-
 static int start_backup(struct pgr_run *r, struct pgr_err *err)
 {
 	pgr_run_info(r, "initiating base backup, waiting for checkpoint to complete");
 	pgr_run_phase(r, PGR_PHASE_CHECKPOINT);
-	if (source_of(r)->start(r, err) != PGR_OK)
+	if (r->source->start(r, err) != PGR_OK)
 		return PGR_ERR;
 	pgr_run_info(r, "checkpoint completed");
 	pgr_run_info(r, "write-ahead log start point: %" PGR_LSN_FMT " on timeline %u", PGR_LSN_ARG(r->start),
@@ -201,12 +220,12 @@ static int start_backup(struct pgr_run *r, struct pgr_err *err)
 static int copy(struct pgr_run *r, struct pgr_err *err)
 {
 	pgr_run_phase(r, PGR_PHASE_COPY);
-	return source_of(r)->copy(r, err);
+	return r->source->copy(r, err);
 }
 
 static int end_backup(struct pgr_run *r, struct pgr_err *err)
 {
-	if (source_of(r)->end(r, err) != PGR_OK)
+	if (r->source->end(r, err) != PGR_OK)
 		return PGR_ERR;
 	r->progress.file[0] = '\0';
 	pgr_run_report(r, true);
@@ -217,7 +236,7 @@ static int end_backup(struct pgr_run *r, struct pgr_err *err)
 		if (pgr_wal_stream_finish(r->wal, r->end, err) != PGR_OK)
 			return PGR_ERR;
 	}
-	return source_of(r)->finish != NULL ? source_of(r)->finish(r, err) : PGR_OK;
+	return r->source->finish != NULL ? r->source->finish(r, err) : PGR_OK;
 }
 
 static int make_durable(struct pgr_run *r, struct pgr_err *err)
@@ -229,7 +248,7 @@ static int make_durable(struct pgr_run *r, struct pgr_err *err)
 	pgr_run_phase(r, PGR_PHASE_SYNC);
 	if (pgr_dirsink_drain(r->sink, err) != PGR_OK)
 		return PGR_ERR;
-	if (source_of(r)->verify != NULL && source_of(r)->verify(r, err) != PGR_OK)
+	if (r->source->verify != NULL && r->source->verify(r, err) != PGR_OK)
 		return PGR_ERR;
 	if (o->write_recovery_conf &&
 	    pgr_recovery_conf_write(r->sys, pgr_layout_root(r->layout, 0), pgr_layout_data_dir(r->layout), r->version,
@@ -262,8 +281,8 @@ static int commit(struct pgr_run *r, struct pgr_err *err)
 static int seed(struct pgr_run *r, struct pgr_err *err)
 {
 	int (*const steps[])(struct pgr_run *, struct pgr_err *) = {
-		connect_server, inspect_server, make_recovery_conf, prepare_layout, open_wal_stream, start_sink,
-		start_backup,	copy,		end_backup,	    make_durable,   commit,
+		connect_server, inspect_server, choose_source, make_recovery_conf, prepare_layout, open_wal_stream,
+		start_sink,	start_backup,	copy,	       end_backup,	   make_durable,   commit,
 	};
 
 	pgr_run_phase(r, PGR_PHASE_CONNECT);

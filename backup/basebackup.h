@@ -6,6 +6,7 @@
 #ifndef PGR_BACKUP_BASEBACKUP_H
 #define PGR_BACKUP_BASEBACKUP_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -63,9 +64,17 @@ struct pgr_basebackup_opts {
 	enum pgr_sync_method sync_method;
 	bool clean; /* remove what was made when the run fails */
 	int64_t status_interval_ms;
-	unsigned jobs;	   /* 0, 1: the stream; more: so many lanes */
+	/*
+	 * 1: the stream.  More: so many lanes.  0: lanes where role, server and options allow it, otherwise the stream.
+	 */
+	unsigned jobs;
 	size_t pool_bytes; /* memory for blocks; 0: the default */
-	unsigned writers;  /* 0: the default */
+	/*
+	 * Doublings (above 0) and halvings (below) of the transfer rate that were asked for so far; NULL: none.  May
+	 * change in any thread while it runs.
+	 */
+	const atomic_int *rate_steps;
+	unsigned writers; /* 0: the default */
 
 	/* What the run says; all may be NULL; called from the thread that runs, and `info` also from the WAL thread. */
 	void (*info)(void *arg, const char *line); /* what -v prints */

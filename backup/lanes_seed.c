@@ -7,6 +7,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -49,11 +50,6 @@ static int check_options(const struct pgr_run *r, struct pgr_err *err)
 {
 	enum pgr_digest_algo algo;
 
-	if (r->opts->wal == PGR_WAL_FETCH)
-		return pgr_err_set(err, PGR_E_USAGE, "-X fetch and more than one job cannot be used together");
-	if (r->opts->compress.where == PGR_COMP_SERVER)
-		return pgr_err_set(err, PGR_E_USAGE,
-				   "compression on the server and more than one job cannot be used together");
 	if (r->opts->manifest_checksums != NULL && !pgr_digest_parse(r->opts->manifest_checksums, &algo))
 		return pgr_err_set(err, PGR_E_USAGE, "unrecognized checksum algorithm: \"%s\"",
 				   r->opts->manifest_checksums);
@@ -66,7 +62,7 @@ static int check_rights(struct pgr_client *c, struct pgr_err *err)
 	int rc = pgr_sql_may_read(c, &why, err);
 
 	if (rc == PGR_MORE) {
-		pgr_err_set(err, PGR_E_USAGE, "cannot copy with more than one job: %s",
+		pgr_err_set(err, PGR_E_USAGE, "%s",
 			    pgr_buf_str(&why) != NULL ? (const char *)why.data : "not permitted");
 		pgr_err_hint(err, "--print-grants shows the SQL that permits it; --jobs=1 needs only REPLICATION.");
 		rc = PGR_ERR;
@@ -75,11 +71,24 @@ static int check_rights(struct pgr_client *c, struct pgr_err *err)
 	return rc;
 }
 
+/* Nobody is asked for a password only to find out whether lanes could be used. */
+static int open_session(struct pgr_run *r, struct pgr_client **c, struct pgr_err *err)
+{
+	int (*ask)(void *, char **, struct pgr_err *) = r->params->ask_password;
+	int rc;
+
+	if (r->opts->jobs == 0)
+		r->params->ask_password = NULL;
+	rc = pgr_sql_open(c, r->params, r->sys, r->stop, r->opts->notice, r->opts->arg, err);
+	r->params->ask_password = ask;
+	return rc;
+}
+
 static int open_coordinator(struct pgr_run *r, struct pgr_err *err)
 {
 	struct pgr_client *c;
 
-	if (pgr_sql_open(&c, r->params, r->sys, r->stop, r->opts->notice, r->opts->arg, err) != PGR_OK)
+	if (open_session(r, &c, err) != PGR_OK)
 		return PGR_ERR;
 	if (check_rights(c, err) != PGR_OK) {
 		pgr_client_free(c);
@@ -141,25 +150,57 @@ static int prepare_page_check(struct pgr_run *r, struct pgr_err *err)
 	return rc;
 }
 
-int pgr_lanes_seed_start(struct pgr_run *r, struct pgr_err *err)
+int pgr_lanes_seed_open(struct pgr_run *r, struct pgr_err *err)
+{
+	if (check_options(r, err) == PGR_OK && open_coordinator(r, err) == PGR_OK &&
+	    check_same_cluster(r, err) == PGR_OK)
+		return PGR_OK;
+	pgr_lowlevel_free(r->lowlevel);
+	r->lowlevel = NULL;
+	return PGR_ERR;
+}
+
+/*
+ * The list shows whether SQL can name every file.  If it cannot, and nobody insisted on lanes, ending the coordinator's
+ * session takes the started backup back, and the stream begins its own: the WAL stream, which has not been told a
+ * position yet, serves that one as well.
+ */
+static int start_and_list(struct pgr_run *r, struct pgr_err *err)
+{
+	if (pgr_lowlevel_start(r->lowlevel, r->opts->label, r->opts->fast_checkpoint, &r->start, err) != PGR_OK)
+		return PGR_ERR;
+	if (pgr_lowlevel_list(r->lowlevel, &r->list, err) == PGR_OK)
+		return PGR_OK;
+	if (err->cls != PGR_E_USAGE || r->opts->jobs != 0)
+		return PGR_ERR;
+	pgr_lowlevel_free(r->lowlevel);
+	r->lowlevel = NULL;
+	return PGR_MORE;
+}
+
+static int lanes_start(struct pgr_run *r, struct pgr_err *err)
 {
 	const struct pgr_bb_tablespace *list;
 	size_t n;
+	int rc = start_and_list(r, err);
 
-	if (check_options(r, err) != PGR_OK || open_coordinator(r, err) != PGR_OK ||
-	    check_same_cluster(r, err) != PGR_OK)
-		return PGR_ERR;
-	if (pgr_lowlevel_start(r->lowlevel, r->opts->label, r->opts->fast_checkpoint, &r->start, err) != PGR_OK)
-		return PGR_ERR;
+	if (rc == PGR_MORE) {
+		pgr_run_info(r, "copying through one stream: %s", err->msg);
+		r->source = &pgr_stream_seed;
+		return r->source->start(r, err);
+	}
 	/* on a standby the timeline may have changed since the first look */
-	if (pgr_client_identify(r->client, &r->id, err) != PGR_OK)
+	if (rc != PGR_OK || pgr_client_identify(r->client, &r->id, err) != PGR_OK)
 		return PGR_ERR;
 	r->start_tli = r->id.tli;
 	pgr_client_free(r->client); /* all that follows is the coordinator's; an idle connection would only time out */
 	r->client = NULL;
+	if (!r->list.has_control)
+		return pgr_err_set(err, PGR_E_PROTOCOL, "the server's data directory has no file \"%s\"", CONTROL_NAME);
 	if (prepare_page_check(r, err) != PGR_OK || pgr_lowlevel_tablespaces(r->lowlevel, &list, &n, err) != PGR_OK)
 		return PGR_ERR;
 	r->progress.tablespaces = (unsigned)n;
+	r->progress.total_bytes = r->list.total_bytes;
 	return pgr_layout_prepare_tablespaces(r->layout, list, n, err);
 }
 
@@ -216,10 +257,51 @@ static int make_directories(struct pgr_run *r, struct pgr_err *err)
 
 /* ---- copy ---- */
 
+#define RATE_MIN (32 * 1024) /* bytes a second, as --max-rate */
+
+/* Without a limit there is the rate that it has had so far to be halved. */
+static uint64_t present_rate(const struct pgr_run *r)
+{
+	int64_t ms = r->sys->mono_ms(r->sys) - r->copy_began_ms;
+
+	return r->rate != 0 ? r->rate : pgr_lanes_bytes(r->lanes) * 1000 / (uint64_t)(ms > 0 ? ms : 1);
+}
+
+static void halve_rate(struct pgr_run *r)
+{
+	r->rate = present_rate(r) / 2;
+	if (r->rate < RATE_MIN)
+		r->rate = RATE_MIN;
+}
+
+/* What is no limit any more after so many doublings is none. */
+static void double_rate(struct pgr_run *r)
+{
+	r->rate = r->rate > UINT64_MAX / 4 ? 0 : r->rate * 2;
+}
+
+static void obey_rate_steps(struct pgr_run *r)
+{
+	int wanted = r->opts->rate_steps != NULL ? atomic_load(r->opts->rate_steps) : 0;
+
+	if (wanted == r->rate_steps)
+		return;
+	for (; r->rate_steps > wanted; r->rate_steps--)
+		halve_rate(r);
+	for (; r->rate_steps < wanted; r->rate_steps++)
+		double_rate(r);
+	pgr_lanes_set_rate(r->lanes, r->rate);
+	if (r->rate == 0)
+		pgr_run_say(r, "the transfer rate is not limited");
+	else
+		pgr_run_say(r, "the transfer rate is limited to %" PRIu64 " kB/s", r->rate / 1024);
+}
+
 static int tick(void *arg, struct pgr_err *err)
 {
 	struct pgr_run *r = arg;
 
+	obey_rate_steps(r);
 	pgr_run_report(r, false);
 	return pgr_lowlevel_check(r->lowlevel, err);
 }
@@ -243,7 +325,7 @@ static void lane_notice(void *arg, const char *text)
 static int run_lanes(struct pgr_run *r, struct pgr_err *err)
 {
 	struct pgr_lanes_opts lo = {
-		.jobs = r->opts->jobs,
+		.jobs = r->jobs,
 		.list = &r->list,
 		.layout = r->layout,
 		.pool = r->pool,
@@ -257,20 +339,17 @@ static int run_lanes(struct pgr_run *r, struct pgr_err *err)
 		.arg = r,
 	};
 
+	r->rate = lo.max_rate_bytes;
+	r->copy_began_ms = r->sys->mono_ms(r->sys);
 	if (pgr_lanes_new(&r->lanes, &lo, r->sys, r->stop, err) != PGR_OK)
 		return PGR_ERR;
 	return pgr_lanes_run(r->lanes, tick, r, err);
 }
 
-int pgr_lanes_seed_copy(struct pgr_run *r, struct pgr_err *err)
+static int lanes_copy(struct pgr_run *r, struct pgr_err *err)
 {
 	uint64_t failures = 0;
 
-	if (pgr_lowlevel_list(r->lowlevel, &r->list, err) != PGR_OK)
-		return PGR_ERR;
-	if (!r->list.has_control)
-		return pgr_err_set(err, PGR_E_PROTOCOL, "the server's data directory has no file \"%s\"", CONTROL_NAME);
-	r->progress.total_bytes = r->list.total_bytes;
 	if (make_directories(r, err) != PGR_OK || run_lanes(r, err) != PGR_OK ||
 	    pgr_dirsink_drain(r->sink, err) != PGR_OK)
 		return PGR_ERR;
@@ -286,7 +365,7 @@ int pgr_lanes_seed_copy(struct pgr_run *r, struct pgr_err *err)
 
 /* ---- end ---- */
 
-int pgr_lanes_seed_end(struct pgr_run *r, struct pgr_err *err)
+static int lanes_end(struct pgr_run *r, struct pgr_err *err)
 {
 	struct pgr_backup_end end = {0};
 	int rc = pgr_lowlevel_stop(r->lowlevel, r->opts->wal == PGR_WAL_NONE, &end, err);
@@ -417,7 +496,7 @@ static int write_manifest(struct pgr_run *r, struct pgr_err *err)
 	return pgr_run_file_end(&f, rc, err);
 }
 
-int pgr_lanes_seed_finish(struct pgr_run *r, struct pgr_err *err)
+static int lanes_finish(struct pgr_run *r, struct pgr_err *err)
 {
 	struct pgr_run_file f;
 
@@ -438,3 +517,10 @@ void pgr_lanes_seed_release(struct pgr_run *r)
 	pgr_filelist_fini(&r->list);
 	pgr_buf_fini(&r->label);
 }
+
+const struct pgr_seed_source pgr_lanes_seed = {
+	.start = lanes_start,
+	.copy = lanes_copy,
+	.end = lanes_end,
+	.finish = lanes_finish,
+};

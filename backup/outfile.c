@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,8 +11,8 @@
 #include "common/fs.h"
 #include "common/sys.h"
 
-/* From this size on a block is written directly: below, the wait for the device costs more than the page cache does. */
-#define DIRECT_MIN_BYTES (64u * 1024)
+/* From this size on a block is written directly even if it has to be padded and the file cut afterwards. */
+#define PADDING_MIN_BYTES (64u * 1024)
 
 /* File systems that refused O_DIRECT; a run writes to a few. */
 #define MAX_REFUSALS 16
@@ -22,7 +23,7 @@ struct pgr_outfs {
 	pthread_mutex_t lock;
 	/* under lock: */
 	dev_t refused[MAX_REFUSALS];
-	unsigned nrefused;
+	atomic_uint nrefused; /* changed under lock */
 };
 
 int pgr_outfs_new(struct pgr_outfs **out, const struct pgr_sys *sys, struct pgr_err *err)
@@ -51,42 +52,45 @@ void pgr_outfs_free(struct pgr_outfs *fs)
 	free(fs);
 }
 
-static bool is_refused(struct pgr_outfs *fs, dev_t dev)
+/* Under lock. */
+static bool has_refused(const struct pgr_outfs *fs, dev_t dev)
 {
-	bool hit = false;
-
-	pthread_mutex_lock(&fs->lock);
 	for (unsigned i = 0; i < fs->nrefused; i++)
-		hit = hit || fs->refused[i] == dev;
+		if (fs->refused[i] == dev)
+			return true;
+	return false;
+}
+
+/* Most runs meet no file system that refuses, and need not know where a file is. */
+static bool is_refused(struct pgr_outfs *fs, const struct pgr_outfile *f)
+{
+	struct stat st;
+	bool hit;
+
+	if (atomic_load(&fs->nrefused) == 0 || fs->sys->fstat(fs->sys, f->fd, &st) != 0)
+		return false;
+	pthread_mutex_lock(&fs->lock);
+	hit = has_refused(fs, st.st_dev);
 	pthread_mutex_unlock(&fs->lock);
 	return hit;
 }
 
-/* A file system that did not fit into the list is asked again for each of its files. */
-static void refuse(struct pgr_outfs *fs, dev_t dev)
+/* A file system that is not remembered is asked again for each of its files. */
+static void refuse(struct pgr_outfs *fs, const struct pgr_outfile *f)
 {
-	if (is_refused(fs, dev))
+	struct stat st;
+
+	if (fs->sys->fstat(fs->sys, f->fd, &st) != 0)
 		return;
 	pthread_mutex_lock(&fs->lock);
-	if (fs->nrefused < MAX_REFUSALS)
-		fs->refused[fs->nrefused++] = dev;
+	if (fs->nrefused < MAX_REFUSALS && !has_refused(fs, st.st_dev)) {
+		fs->refused[fs->nrefused] = st.st_dev;
+		atomic_fetch_add(&fs->nrefused, 1);
+	}
 	pthread_mutex_unlock(&fs->lock);
 }
 
 /* ---- creating ---- */
-
-/* The umask may take bits from openat's mode: fchmod has the last word. */
-static int set_up(struct pgr_outfs *fs, struct pgr_outfile *f, const char *path, mode_t mode, struct pgr_err *err)
-{
-	struct stat st;
-
-	if (fs->sys->fchmod(fs->sys, f->fd, mode) != 0)
-		return pgr_err_sys(err, errno, "could not set permissions on file \"%s\"", path);
-	if (fs->sys->fstat(fs->sys, f->fd, &st) != 0)
-		return pgr_err_sys(err, errno, "could not stat file \"%s\"", path);
-	f->dev = st.st_dev;
-	return PGR_OK;
-}
 
 int pgr_outfile_create(struct pgr_outfs *fs, int dirfd, const char *leaf, const char *path, mode_t mode,
 		       struct pgr_outfile *f, struct pgr_err *err)
@@ -98,8 +102,10 @@ int pgr_outfile_create(struct pgr_outfs *fs, int dirfd, const char *leaf, const 
 	f->fd = sys->openat(sys, dirfd, leaf, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
 	if (f->fd < 0)
 		return pgr_err_sys(err, errno, "could not create file \"%s\"", path);
-	if (set_up(fs, f, path, mode, err) == PGR_OK)
+	/* the umask may have taken bits from the mode */
+	if (sys->fchmod(sys, f->fd, mode) == 0)
 		return PGR_OK;
+	pgr_err_sys(err, errno, "could not set permissions on file \"%s\"", path);
 	(void)sys->close(sys, f->fd);
 	(void)sys->unlinkat(sys, dirfd, leaf, 0);
 	return PGR_ERR;
@@ -109,22 +115,28 @@ int pgr_outfile_create(struct pgr_outfs *fs, int dirfd, const char *leaf, const 
 
 static int go_buffered(struct pgr_outfs *fs, struct pgr_outfile *f, const char *path, struct pgr_err *err)
 {
-	refuse(fs, f->dev);
+	refuse(fs, f);
 	if (fs->sys->set_direct(fs->sys, f->fd, 0) != 0)
 		return pgr_err_sys(err, errno, "could not change the mode of file \"%s\"", path);
 	atomic_store(&f->direct, false);
 	return PGR_OK;
 }
 
-/* A file is switched to O_DIRECT by its first large block. */
+/* Also a file of one page: it is on the disk when it is written, and its fsync does not wait for the page cache. */
+static bool is_worth_it(size_t len)
+{
+	return len >= PADDING_MIN_BYTES || (len > 0 && len % PGR_BLOCK_ALIGN == 0);
+}
+
+/* A file is switched to O_DIRECT by its first block that is worth it. */
 static void try_direct(struct pgr_outfs *fs, struct pgr_outfile *f, size_t len)
 {
-	if (atomic_load(&f->direct) || len < DIRECT_MIN_BYTES || is_refused(fs, f->dev))
+	if (atomic_load(&f->direct) || !is_worth_it(len) || is_refused(fs, f))
 		return;
 	if (fs->sys->set_direct(fs->sys, f->fd, 1) == 0)
 		atomic_store(&f->direct, true);
 	else
-		refuse(fs, f->dev); /* whatever its reason: there is another way */
+		refuse(fs, f); /* whatever its reason: there is another way */
 }
 
 static size_t padded_length(const struct pgr_block *b)
@@ -178,7 +190,7 @@ static int write_buffered(struct pgr_outfs *fs, struct pgr_outfile *f, const cha
 
 	if (pgr_fs_pwrite_all(sys, f->fd, b->data, b->len, (off_t)off, path, err) != PGR_OK)
 		return PGR_ERR;
-	if (b->len < DIRECT_MIN_BYTES)
+	if (b->len < PADDING_MIN_BYTES)
 		return PGR_OK;
 	if (sys->sync_file_range(sys, f->fd, (off_t)off, (off_t)b->len, SYNC_FILE_RANGE_WRITE) != 0 &&
 	    !is_unknown(errno))

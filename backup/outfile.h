@@ -4,7 +4,8 @@
  *
  * Writes through the page cache are what a copy spends its time on; O_DIRECT needs offset, length and memory in
  * multiples of PGR_BLOCK_ALIGN, so the last block of a file is padded with zeros on the disk and the file cut to its
- * size afterwards. Small files stay in the page cache: for them a direct write is one more wait.
+ * size afterwards. Small files go directly when their length fits; what would have to be padded for a few bytes stays
+ * in the page cache.
  */
 #ifndef PGR_BACKUP_OUTFILE_H
 #define PGR_BACKUP_OUTFILE_H
@@ -26,7 +27,6 @@ void pgr_outfs_free(struct pgr_outfs *fs);
 
 struct pgr_outfile {
 	int fd;
-	dev_t dev;
 	atomic_bool direct; /* fd has O_DIRECT */
 	atomic_bool padded; /* something was written beyond the last block's length */
 };

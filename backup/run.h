@@ -27,6 +27,25 @@ struct pgr_pool;
 struct pgr_stream_check;
 struct pgr_wal_stream;
 
+struct pgr_run;
+
+/*
+ * Where the data comes from, as steps.  start: up to the start position and the tablespaces.  copy: everything into the
+ * sink, `control`, and the manifest (as PGR_MANIFEST_TMP).  end: the end of the backup; sets end, end_tli and
+ * checksum_failure.  finish: what can only be written when the WAL is there; NULL: nothing.  verify: when all files are
+ * written; NULL: nothing.
+ */
+struct pgr_seed_source {
+	int (*start)(struct pgr_run *r, struct pgr_err *err);
+	int (*copy)(struct pgr_run *r, struct pgr_err *err);
+	int (*end)(struct pgr_run *r, struct pgr_err *err);
+	int (*finish)(struct pgr_run *r, struct pgr_err *err);
+	int (*verify)(struct pgr_run *r, struct pgr_err *err);
+};
+
+extern const struct pgr_seed_source pgr_stream_seed;
+extern const struct pgr_seed_source pgr_lanes_seed;
+
 /* Zeroed parts are valid for the release. */
 struct pgr_run {
 	const struct pgr_basebackup_opts *opts;
@@ -34,6 +53,7 @@ struct pgr_run {
 	const struct pgr_sys *sys;
 	struct pgr_stop *stop;
 
+	const struct pgr_seed_source *source;
 	struct pgr_client *client;
 	int version;
 	uint32_t segment_bytes; /* of the WAL */
@@ -58,6 +78,10 @@ struct pgr_run {
 	struct pgr_stream_check *check; /* NULL without a manifest */
 
 	/* the lanes source */
+	unsigned jobs;	/* lanes */
+	uint64_t rate;	/* bytes a second; 0: not limited */
+	int rate_steps; /* of opts->rate_steps, obeyed so far */
+	int64_t copy_began_ms;
 	struct pgr_lowlevel *lowlevel;
 	struct pgr_filelist list;
 	struct pgr_pagecheck *pages;
@@ -69,21 +93,13 @@ struct pgr_run {
 };
 
 /*
- * What a source does.  start: up to the start position and the tablespaces.  copy: everything into the sink, `control`,
- * and the manifest (as PGR_MANIFEST_TMP).  end: the end of the backup; sets end, end_tli and checksum_failure.
+ * Opens what the lanes need and sees whether they may be used on this server by this role: before anything was made.
+ * After a failure the stream may still be.
  */
-int pgr_stream_seed_start(struct pgr_run *r, struct pgr_err *err) PGR_MUST_USE;
-int pgr_stream_seed_copy(struct pgr_run *r, struct pgr_err *err) PGR_MUST_USE;
-int pgr_stream_seed_end(struct pgr_run *r, struct pgr_err *err) PGR_MUST_USE;
-/* After the sink was drained: whether everything is as the manifest says. */
-int pgr_stream_seed_verify(struct pgr_run *r, struct pgr_err *err) PGR_MUST_USE;
-void pgr_stream_seed_release(struct pgr_run *r);
+int pgr_lanes_seed_open(struct pgr_run *r, struct pgr_err *err) PGR_MUST_USE;
 
-int pgr_lanes_seed_start(struct pgr_run *r, struct pgr_err *err) PGR_MUST_USE;
-int pgr_lanes_seed_copy(struct pgr_run *r, struct pgr_err *err) PGR_MUST_USE;
-int pgr_lanes_seed_end(struct pgr_run *r, struct pgr_err *err) PGR_MUST_USE;
-/* What can only be written when the WAL is there: backup_label and the manifest. */
-int pgr_lanes_seed_finish(struct pgr_run *r, struct pgr_err *err) PGR_MUST_USE;
+/* Ends what a source still holds; NULLs are allowed. */
+void pgr_stream_seed_release(struct pgr_run *r);
 void pgr_lanes_seed_release(struct pgr_run *r);
 
 /* Telling the tool. */

@@ -58,7 +58,7 @@ static enum pgr_digest_algo digest_of(const struct pgr_run *r)
 	return algo;
 }
 
-int pgr_stream_seed_start(struct pgr_run *r, struct pgr_err *err)
+static int stream_start(struct pgr_run *r, struct pgr_err *err)
 {
 	struct pgr_base_backup_cmd cmd = make_command(r);
 	const struct pgr_bb_tablespace *list;
@@ -198,7 +198,7 @@ static int receive_archives(struct pgr_run *r, struct pgr_extract *x, struct pgr
 	return PGR_OK;
 }
 
-int pgr_stream_seed_copy(struct pgr_run *r, struct pgr_err *err)
+static int stream_copy(struct pgr_run *r, struct pgr_err *err)
 {
 	struct pgr_extract x = {.sys = r->sys,
 				.layout = r->layout,
@@ -224,7 +224,7 @@ int pgr_stream_seed_copy(struct pgr_run *r, struct pgr_err *err)
  * A checksum failure does not end the run here: the copy is made complete and durable first, since it may be the only
  * one, and the error is the last word.
  */
-int pgr_stream_seed_end(struct pgr_run *r, struct pgr_err *err)
+static int stream_end(struct pgr_run *r, struct pgr_err *err)
 {
 	if (pgr_bbstream_finish(r->bb, &r->end, &r->end_tli, err) == PGR_OK)
 		return PGR_OK;
@@ -236,7 +236,7 @@ int pgr_stream_seed_end(struct pgr_run *r, struct pgr_err *err)
 }
 
 /* Bad pages on the server have the last word: the copy is what the server has, and may be all that is left of it. */
-int pgr_stream_seed_verify(struct pgr_run *r, struct pgr_err *err)
+static int stream_verify(struct pgr_run *r, struct pgr_err *err)
 {
 	if (r->check == NULL)
 		return PGR_OK;
@@ -257,3 +257,10 @@ void pgr_stream_seed_release(struct pgr_run *r)
 	pgr_bbstream_free(r->bb);
 	r->bb = NULL;
 }
+
+const struct pgr_seed_source pgr_stream_seed = {
+	.start = stream_start,
+	.copy = stream_copy,
+	.end = stream_end,
+	.verify = stream_verify,
+};

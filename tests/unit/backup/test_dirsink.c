@@ -801,6 +801,12 @@ static int scenario(struct fixture *f, struct pgr_err *err)
 	return rc == PGR_OK ? pgr_dirsink_drain(f->sink, err) : rc;
 }
 
+/* A file system that refuses O_DIRECT is written to through the page cache; where it is known by is not needed then. */
+static bool is_harmless(const char *call)
+{
+	return strcmp(call, "set_direct") == 0 || strcmp(call, "fstat") == 0;
+}
+
 static void assert_told(struct fixture *f, int rc, const struct pgr_err *err)
 {
 	const char *call = f->fault.failed_call;
@@ -809,7 +815,7 @@ static void assert_told(struct fixture *f, int rc, const struct pgr_err *err)
 	ck_assert_msg(rc == PGR_ERR, "nobody saw that %s failed", call);
 	ck_assert_msg(strstr(err->msg, "\"where/") != NULL, "%s: %s", call, err->msg);
 	ck_assert_msg(strstr(err->msg, ": Input/output error") != NULL, "%s: %s", call, err->msg);
-	if (strcmp(call, "openat") == 0 || strcmp(call, "fchmod") == 0 || strcmp(call, "fstat") == 0)
+	if (strcmp(call, "openat") == 0 || strcmp(call, "fchmod") == 0)
 		return; /* told to the source, which ends the run */
 	pgr_stop_why(f->stop, &why);
 	ck_assert_int_eq(why.cls, PGR_E_SYSTEM);
@@ -833,7 +839,7 @@ START_TEST(every_call_fails)
 			pgr_fault_sys_init(&f.fault, n, EIO);
 			rc = scenario(&f, &err);
 			triggered = atomic_load(&f.fault.triggered);
-			if (triggered)
+			if (triggered && !is_harmless(f.fault.failed_call))
 				assert_told(&f, rc, &err);
 			else
 				ck_assert_msg(rc == PGR_OK, "%s", err.msg);
@@ -843,8 +849,8 @@ START_TEST(every_call_fails)
 			kinds++;
 		}
 	}
-	/* openat, fchmod, fstat, close of 3 files, 5 blocks, 1 size; with sync 3 fsyncs more */
-	ck_assert_int_eq(kinds, 21 + 18);
+	/* openat, fchmod, close of 3 files, 5 blocks, 1 way of writing, 1 size; with sync 3 fsyncs more */
+	ck_assert_int_eq(kinds, 19 + 16);
 }
 END_TEST
 
@@ -871,7 +877,7 @@ START_TEST(interrupted_fsync)
 	struct pgr_err err;
 
 	setup(&f, writer_counts[_i], true);
-	pgr_fault_sys_init(&f.fault, 4, EINTR); /* openat, fchmod, fstat, fsync */
+	pgr_fault_sys_init(&f.fault, 3, EINTR); /* openat, fchmod, fsync */
 	ck_assert_int_eq(put_file(&f, "a", 1, 0, &err), PGR_OK);
 	assert_drained(&f);
 	ck_assert_str_eq(f.fault.failed_call, "fsync");
@@ -970,7 +976,7 @@ START_TEST(many_lanes_fail)
 		rc = pgr_dirsink_seal(f.sink, &shared, SHARED_BLOCKS * BLOCK, &err);
 		if (rc == PGR_OK)
 			rc = pgr_dirsink_drain(f.sink, &err);
-		if (atomic_load(&f.fault.triggered))
+		if (atomic_load(&f.fault.triggered) && !is_harmless(f.fault.failed_call))
 			ck_assert(failed > 0 || rc == PGR_ERR);
 		teardown(&f);
 		free(lanes);
