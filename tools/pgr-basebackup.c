@@ -5,6 +5,7 @@
 #include <limits.h>
 #include <math.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,6 +36,7 @@ enum {
 	OPT_MANIFEST_CHECKSUMS,
 	OPT_SYNC_METHOD,
 	OPT_PRINT_GRANTS,
+	OPT_MEMORY,
 };
 
 static const struct option long_options[] = {
@@ -48,6 +50,7 @@ static const struct option long_options[] = {
 	{"max-rate", required_argument, NULL, 'r'},
 	{"write-recovery-conf", no_argument, NULL, 'R'},
 	{"jobs", required_argument, NULL, 'j'},
+	{"memory", required_argument, NULL, OPT_MEMORY},
 	{"print-grants", optional_argument, NULL, OPT_PRINT_GRANTS},
 	{"slot", required_argument, NULL, 'S'},
 	{"target", required_argument, NULL, 't'},
@@ -79,6 +82,7 @@ static const struct option long_options[] = {
 };
 
 #define MAX_JOBS 64
+#define MAX_MEMORY_MB 65536
 
 #define SHORT_OPTIONS "c:CD:F:i:j:l:nNPr:Rs:S:t:T:vVX:zZ:" PGR_CONN_SHORTOPTS
 
@@ -97,6 +101,7 @@ struct program {
 	bool print_grants;
 	const char *grants_role; /* NULL: the role that connects */
 	struct pgr_stop *stop;
+	atomic_int rate_steps; /* see struct pgr_basebackup_opts */
 };
 
 static void usage(const char *progname)
@@ -120,7 +125,8 @@ static void usage(const char *progname)
 	      "  -c, --checkpoint=fast|spread\n"
 	      "                             set fast or spread (default) checkpointing\n"
 	      "  -C, --create-slot          create replication slot\n"
-	      "  -j, --jobs=N               copy over N SQL sessions (1, default: one stream)\n"
+	      "  -j, --jobs=N               copy over N SQL sessions (1: one replication stream;\n"
+	      "                             default: 4 where the role may read files, otherwise 1)\n"
 	      "  -l, --label=LABEL          set backup label\n"
 	      "  -n, --no-clean             do not clean up after errors\n"
 	      "  -N, --no-sync              do not wait for changes to be written safely to disk\n"
@@ -132,6 +138,7 @@ static void usage(const char *progname)
 	      "                             use algorithm for manifest checksums\n"
 	      "      --manifest-force-encode\n"
 	      "                             hex encode all file names in manifest\n"
+	      "      --memory=MB            memory for data on its way to the disk (default: 32)\n"
 	      "      --no-estimate-size     do not estimate backup size on the server\n"
 	      "      --no-manifest          suppress generation of backup manifest\n"
 	      "      --no-slot              prevent creation of temporary replication slot\n"
@@ -298,7 +305,7 @@ static int output_option(struct program *p, int c, const char *arg, struct pgr_e
 
 static int general_option(struct program *p, int c, const char *arg, struct pgr_err *err)
 {
-	int seconds, jobs;
+	int seconds, jobs, mb;
 
 	switch (c) {
 	case 'c':
@@ -336,6 +343,11 @@ static int general_option(struct program *p, int c, const char *arg, struct pgr_
 		return PGR_OK;
 	case OPT_NO_SLOT:
 		p->opts.no_slot = true;
+		return PGR_OK;
+	case OPT_MEMORY:
+		if (pgr_option_int(arg, "--memory", 1, MAX_MEMORY_MB, &mb, err) != PGR_OK)
+			return PGR_ERR;
+		p->opts.pool_bytes = (size_t)mb << 20;
 		return PGR_OK;
 	case OPT_PRINT_GRANTS:
 		p->print_grants = true;
@@ -519,6 +531,10 @@ static void on_signal(void *arg, int signo)
 	struct program *p = arg;
 	struct pgr_err why;
 
+	if (signo == SIGUSR1 || signo == SIGUSR2) {
+		atomic_fetch_add(&p->rate_steps, signo == SIGUSR1 ? -1 : 1);
+		return;
+	}
 	pgr_err_set(&why, PGR_E_STOPPED, "stopped by signal %d (%s)", signo, strsignal(signo));
 	pgr_stop_post(p->stop, &why);
 }
@@ -538,6 +554,7 @@ static void init_program(struct program *p, const char *argv0)
 		.sync = true,
 		.clean = true,
 		.status_interval_ms = 10000,
+		.rate_steps = &p->rate_steps,
 		.info = on_info,
 		.say = on_say,
 		.warning = on_warning,
@@ -582,6 +599,8 @@ static int run(struct program *p, int *signo, struct pgr_err *err)
 	sigaddset(&set, SIGINT);
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGHUP);
+	sigaddset(&set, SIGUSR1);
+	sigaddset(&set, SIGUSR2);
 	if (pgr_stop_new(&p->stop, err) != PGR_OK)
 		return PGR_ERR;
 	p->conn.ask_arg = p->stop; /* ^C at the password prompt */

@@ -25,7 +25,7 @@ struct pgr_signals {
 	atomic_int seen;
 };
 
-static bool ends_on_repeat(int signo)
+static bool is_the_end(int signo)
 {
 	return signo == SIGINT || signo == SIGTERM || signo == SIGHUP;
 }
@@ -34,10 +34,9 @@ static void on_signal(struct pgr_signals *s, int signo)
 {
 	int none = 0;
 
-	if (atomic_compare_exchange_strong(&s->seen, &none, signo))
-		s->fn(s->arg, signo);
-	else if (ends_on_repeat(signo))
+	if (is_the_end(signo) && !atomic_compare_exchange_strong(&s->seen, &none, signo))
 		pgr_signals_die(signo);
+	s->fn(s->arg, signo);
 }
 
 static void *signals_main(void *arg)
