@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 
 import pytest
 
@@ -196,3 +197,76 @@ def test_a_bad_page_is_reported_and_the_copy_kept(pg, clusters, run, target):
 def test_refused(primary, run, tmp, target, options):
     failed(run.start_basebackup("-D", target, *LANES, *options, *primary.address()), "")
     assert paths_below(tmp) == []
+
+
+# ---- without --jobs
+
+
+def way(done):
+    """Which source it said that it took, and why."""
+    lines = [line.partition(": ")[2] for line in done.err.split("\n") if ": copying " in line]
+    assert len(lines) == 1, str(done)
+    return lines[0]
+
+
+@pytest.mark.every_major
+def test_lanes_where_the_role_may(pg, primary, run, target):
+    done = run.basebackup("-D", target, "-c", "fast", "-v", *primary.address())
+    assert way(done).startswith("copying over 4 SQL sessions")
+    verify_backup(pg, primary.place, target)
+
+
+@pytest.mark.parametrize("options, reason", [(["-X", "fetch"], "-X fetch"), (["-Z", "server-gzip"], "compression")])
+def test_the_stream_where_an_option_needs_it(pg, primary, run, target, options, reason):
+    done = run.basebackup("-D", target, "-c", "fast", "-v", *options, *primary.address())
+    assert way(done).startswith("copying through one stream") and reason in way(done)
+    verify_backup(pg, primary.place, target)
+
+
+@pytest.mark.every_major
+def test_the_stream_where_the_role_may_not(pg, clusters, run, target):
+    server = clusters.create(pg).start()
+    server.sql("CREATE ROLE streamer LOGIN REPLICATION")
+    done = run.basebackup("-D", target, "-c", "fast", "-v", *server.address(user="streamer"))
+    assert way(done).startswith("copying through one stream")
+    verify_backup(pg, server.place, target)
+
+
+def test_the_stream_where_sql_is_refused(pg, clusters, run, target):
+    """Nobody is asked for a password that the replication connection does not need."""
+    server = clusters.create(pg)
+    hba = os.path.join(server.data, "pg_hba.conf")
+    with open(hba, encoding="utf-8") as f:
+        rules = f.read()
+    server.place.write(hba, "host all streamer all scram-sha-256\n" + rules)
+    server.start()
+    server.sql("CREATE ROLE streamer LOGIN REPLICATION PASSWORD 'secret'")
+    done = run.basebackup("-D", target, "-c", "fast", "-v", *server.address(user="streamer"))
+    assert way(done).startswith("copying through one stream") and "password" in way(done)
+    verify_backup(pg, server.place, target)
+
+
+def test_the_stream_where_sql_cannot_say_a_name(pg, clusters, run, target):
+    server = clusters.create(pg).start()
+    name = os.fsencode(server.data) + b"/odd\xff"
+    with open(name, "wb") as f:
+        f.write(b"odd")
+    server.place.give(name)
+    done = run.basebackup("-D", target, "-c", "fast", "-v", *server.address())
+    assert "copying over 4 SQL sessions" in done.err
+    assert "copying through one stream: file " in done.err
+    assert os.path.exists(os.fsencode(target) + b"/odd\xff")
+    verify_backup(pg, server.place, target)
+    assert server.sql("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'") == "1"
+
+
+def test_the_rate_is_changed_meanwhile(pg, primary, run, target):
+    process = run.start_basebackup("-D", target, "-j2", "-c", "fast", "-r", "2M", *primary.address())
+    wait_until(lambda: os.path.exists(os.path.join(target, "base")), "it copies")
+    process.signal(signal.SIGUSR1)
+    process.wait_for_text("limited to 1024 kB/s")
+    for rate in (2048, 4096, 8192, 16384, 32768, 65536, 131072):
+        process.signal(signal.SIGUSR2)
+        process.wait_for_text(f"limited to {rate} kB/s")
+    assert process.wait() == 0, str(process)
+    verify_backup(pg, primary.place, target)

@@ -171,7 +171,7 @@ def test_file_name_too_long_for_tar(pg, clusters, run, tmp, target):
     server = clusters.create(pg).start()
     name = "n" * 120
     server.place.write(os.path.join(server.data, name), "")
-    failed(run.start_basebackup("-D", target, "-c", "fast", *server.address()), "file name too long", name)
+    failed(run.start_basebackup("-D", target, "-c", "fast", "-j1", *server.address()), "file name too long", name)
     nothing_left(tmp, server)
 
 
@@ -270,14 +270,14 @@ def test_server_is_shut_down(pg, clusters, run, tmp, target, mode):
 
 
 def test_administrator_ends_the_copy(primary, run, tmp, target):
-    process = start_slow_copy(run, primary, target)
+    process = start_slow_copy(run, primary, target, "-j1")
     primary.sql(f"SELECT pg_terminate_backend({primary.sender_pid('backup')})")
     failed(process, "terminating connection due to administrator command")
     nothing_left(tmp, primary)
 
 
 def test_administrator_cancels(primary, run, tmp, target):
-    process = start_slow_copy(run, primary, target)
+    process = start_slow_copy(run, primary, target, "-j1")
     primary.sql(f"SELECT pg_cancel_backend({primary.sender_pid('backup')})")
     failed(process, "canceling statement due to user request")
     nothing_left(tmp, primary)
@@ -289,7 +289,8 @@ def test_failure_keeps_nothing_anywhere(spaced, run, tmp, target):
     primary_place = server.place
     primary_place.give(os.mkdir(target) or target)
     new, waldir = os.path.join(tmp, "new"), os.path.join(tmp, "wal")
-    process = start_slow_copy(run, server, target, "-T", f"{location}={new}", "--waldir", waldir, "-C", "-S", "made")
+    process = start_slow_copy(run, server, target, "-T", f"{location}={new}", "--waldir", waldir, "-C", "-S", "made",
+                              "-j1")
     assert os.path.isdir(new) and os.path.isdir(waldir)
     wait_until(lambda: server.slots() == ["made"], "the slot is made")
     server.sql(f"SELECT pg_terminate_backend({server.sender_pid('backup')})")
@@ -298,7 +299,7 @@ def test_failure_keeps_nothing_anywhere(spaced, run, tmp, target):
 
 
 def test_no_clean(primary, run, tmp, target):
-    process = start_slow_copy(run, primary, target, "--no-clean")
+    process = start_slow_copy(run, primary, target, "--no-clean", "-j1")
     primary.sql(f"SELECT pg_terminate_backend({primary.sender_pid('backup')})")
     failed(process, "terminating connection")
     assert paths_below(target)
@@ -345,7 +346,7 @@ def test_signal_while_the_server_makes_its_checkpoint(pg, clusters, run, tmp, ta
     server = clusters.create(pg, checkpoint_completion_target="0.9").start()
     content.populate(server)
     server.sql("UPDATE accounts SET balance = balance + 1")
-    process = run.start_basebackup("-D", target, "-v", "-c", "spread", *server.address())
+    process = run.start_basebackup("-D", target, "-v", "-c", "spread", "-j1", *server.address())
     server.sender_pid("backup")
     process.wait_for_text("waiting for checkpoint")
     process.signal(signal.SIGINT)

@@ -123,7 +123,7 @@ def test_compressed_by_the_server(pg, primary, clusters, run, target, method):
 
 
 def test_rate_is_passed_on(primary, run, target):
-    run.basebackup("-D", target, "-c", "fast", "--max-rate=100M", *primary.address())
+    run.basebackup("-D", target, "-c", "fast", "-j1", "--max-rate=100M", *primary.address())
     assert re.search(r"BASE_BACKUP.*MAX_RATE '?102400", primary.log_text())
 
 
