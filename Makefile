@@ -145,7 +145,7 @@ LIBS_DOWN_backup   = $(BUILD)/libbackup.a $(LIBS_DOWN_receiver)
 LIBS_DOWN_tools    = $(BUILD)/libtools.a $(LIBS_DOWN_backup)
 
 .DEFAULT_GOAL := all
-.PHONY: all help unit relay check check-matrix demo bench fuzz install clean
+.PHONY: all help unit relay powercut check check-crash check-matrix demo bench fuzz install clean
 
 all: $(PROGRAMS:%=$(BUILD)/%) ## build the programs
 
@@ -193,6 +193,14 @@ $(RELAY): $(call obj,tests/bench/relay.c tests/bench/pipe.c)
 
 relay: $(RELAY)
 
+# What a power cut would leave: preloaded into the programs under test, so it is never itself sanitized.
+POWERCUT = $(BUILD)/powercut.so
+$(POWERCUT): tests/support/powercut.c
+	@mkdir -p $(@D)
+	$(CC) $(filter-out -fsanitize=%,$(ALL_CFLAGS)) -fPIC -shared -o $@ $< $(LDFLAGS)
+
+powercut: $(POWERCUT)
+
 unit: $(UNIT_TESTS:%=$(BUILD)/tests/unit/%) $(FUZZ_TARGETS:%=$(BUILD)/tests/fuzz/%-replay) all ## build and run the unit tests
 	@set -e; for t in $(UNIT_TESTS); do $(BUILD)/tests/unit/$$t; done
 	@set -e; for t in $(FUZZ_TARGETS); do $(BUILD)/tests/fuzz/$$t-replay tests/fuzz/corpus/$${t#fuzz_}; done
@@ -205,13 +213,18 @@ export PGR_BIN_DIR = $(abspath $(BUILD))
 
 check: ## build and run all tests on Debian's PostgreSQL (installs what is missing)
 	@tests/support/install-deps.sh check
-	@$(MAKE) --no-print-directory all unit relay
+	@$(MAKE) --no-print-directory all unit relay powercut
 	$(PYTEST) tests/integration
+
+check-crash: ## cut the power of pgr-receivewal over 1,000 times for each compression (some minutes)
+	@tests/support/install-deps.sh check
+	@$(MAKE) --no-print-directory all powercut
+	$(PYTEST) -m long tests/integration
 
 check-matrix: ## the integration tests on every major from 10 to 18 (fetches the servers)
 	@tests/support/install-deps.sh matrix
 	@tests/support/fetch-servers.sh
-	@$(MAKE) --no-print-directory all relay
+	@$(MAKE) --no-print-directory all relay powercut
 	PGR_MAJORS="10 11 12 13 14 15 16 17 18" $(PYTEST) -m every_major tests/integration
 
 demo: ## seed a standby from a throw-away primary and receive its WAL

@@ -11,4 +11,8 @@ conninfo    the primary_conninfo that -R writes, taken apart
 tls         certificates
 relay       a slow, distant or faulty network
 wal         names of WAL files, comparison with a server's own
+powercut    what a power cut could have left of a directory, and what was promised by then
+archive     what a directory of segments holds, plain or compressed
+commits     clients that know which of their commits they were told of
+cuts        rounds of a sink that power cuts end, and what must be true of them
 """

@@ -1,0 +1,357 @@
+"""pgr-receivewal promises nothing that a power cut could take back.
+
+PGR_SEED  what was drawn at random, to be repeated (the threads of a run take no notice of it)
+PGR_CUTS  cuts of each long test (default 1200)
+"""
+
+import os
+import random
+import signal
+
+import pytest
+
+from pgrtest import powercut
+from pgrtest.archive import SEGMENT, Judge
+from pgrtest.commits import TABLE, Clients, with_positions
+from pgrtest.cuts import Examiner, Round, last_picture, restore
+from pgrtest.place import wait_until
+from pgrtest.programs import gave_up
+from pgrtest.server import wal_segsize
+from pgrtest.wal import lsn_number
+
+CUTS = int(os.environ.get("PGR_CUTS", "1200"))
+
+
+@pytest.fixture
+def rng():
+    """Tells the seed in the report of a failed test."""
+    seed = int(os.environ.get("PGR_SEED") or random.randrange(1 << 32))
+    print(f"PGR_SEED={seed}")
+    return random.Random(seed)
+
+
+# ---- the instrument itself
+
+PREAMBLE = """
+import os, sys, threading
+os.chdir(sys.argv[1])
+here = os.open(".", os.O_RDONLY)
+def make(name, data=b"", sync=True, flags=0):
+    fd = os.open(name, os.O_CREAT | os.O_RDWR | flags, 0o600)
+    assert os.write(fd, data) == len(data)
+    if sync:
+        os.fsync(fd)
+    return fd
+"""
+
+A, B = b"a" * 512, b"b" * 512
+
+# What a program does with its directory: all that a power cut may leave then.  A file may have its new length, and zeros.
+PROGRAMS = {
+    "nothing is durable": (
+        "make('f', b'x', sync=False)",
+        [{}, {"f": b""}, {"f": b"\0"}, {"f": b"x"}]),
+    "a file without its name": (
+        "make('f', b'x')",
+        [{}, {"f": b"x"}]),
+    "a name without its data": (
+        "make('f', b'x', sync=False); os.fsync(here)",
+        [{"f": b""}, {"f": b"\0"}, {"f": b"x"}]),
+    "all is durable": (
+        "make('f', b'x'); os.fsync(here)",
+        [{"f": b"x"}]),
+    "a sync covers only what was written before": (
+        "fd = make('f', b'x'); os.fsync(here); os.fdatasync(fd); os.pwrite(fd, b'y', 1)",
+        [{"f": b"x"}, {"f": b"x\0"}, {"f": b"xy"}]),
+    "a torn write": (
+        "fd = make('f', b'a' * 1024); os.fsync(here); os.pwrite(fd, b'b' * 1024, 0)",
+        [{"f": A + A}, {"f": A + B}, {"f": B + A}, {"f": B + B}]),
+    "a write through a second descriptor": (
+        "fd = make('f', b'x'); os.fsync(here); os.pwrite(os.dup(fd), b'y', 0); os.fdatasync(fd)",
+        [{"f": b"y"}]),
+    "a rename": (
+        "make('f', b'x'); os.fsync(here); os.rename('f', 'g')",
+        [{"f": b"x"}, {"g": b"x"}]),
+    "a durable rename": (
+        "make('f', b'x'); os.rename('f', 'g', src_dir_fd=here, dst_dir_fd=here); os.fsync(here)",
+        [{"g": b"x"}]),
+    "a rename over a file": (
+        "make('f', b'x'); make('g', b'y'); os.fsync(here); os.rename('f', 'g')",
+        [{"f": b"x", "g": b"y"}, {"g": b"x"}]),
+    "a removed file": (
+        "make('f', b'x'); os.fsync(here); os.unlink('f')",
+        [{"f": b"x"}, {}]),
+    "two names": (
+        "make('f', b'x'); make('g', b'y')",
+        [{}, {"f": b"x"}, {"g": b"y"}, {"f": b"x", "g": b"y"}]),
+    "an allocated file": (
+        "fd = make('f'); os.fsync(here); os.posix_fallocate(fd, 0, 512); os.pwrite(fd, b'b' * 512, 0); os.fdatasync(fd)",
+        [{"f": B}]),
+    "an allocation": (
+        "fd = make('f'); os.fsync(here); os.posix_fallocate(fd, 0, 512)",
+        [{"f": b""}, {"f": bytes(512)}]),
+    "a file that was cut": (
+        "fd = make('f', b'xyz'); os.fsync(here); os.ftruncate(fd, 1)",
+        [{"f": b"xyz"}, {"f": b"x"}]),
+    "a file that was opened to be emptied": (
+        "make('f', b'xyz'); os.fsync(here); os.open('f', os.O_RDWR | os.O_TRUNC)",
+        [{"f": b"xyz"}, {"f": b""}]),
+    "O_DSYNC": (
+        "make('f', b'x', sync=False, flags=os.O_DSYNC); os.fsync(here)",
+        [{"f": b"x"}]),
+    "a directory's file, and its own name": (
+        "os.mkdir('d'); make('d/f', b'x'); os.fsync(os.open('d', os.O_RDONLY))",
+        [{}, {"d": None, "d/f": b"x"}]),
+    "a write while a sync runs": (
+        "fd = make('f', b'x'); os.fsync(here); log = os.path.getsize(sys.argv[2])\n"
+        "t = threading.Thread(target=os.fdatasync, args=(fd,)); t.start()\n"
+        "while os.path.getsize(sys.argv[2]) == log: pass\n"
+        "os.pwrite(fd, b'y', 0); assert t.is_alive(); t.join()",
+        [{"f": b"x"}, {"f": b"y"}]),
+}
+
+
+@pytest.fixture
+def journalled(place, tmp):
+    """Runs a Python program with the library in an empty directory; its Round and the directory."""
+    def run(program, **more):
+        directory, log = os.path.join(tmp, "dir"), os.path.join(tmp, "log")
+        place.give(os.mkdir(directory) or directory)
+        this = Round(powercut.snapshot(directory), log)
+        place.call([*powercut.preload(place, directory, log, **more), "/usr/bin/python3", "-c", PREAMBLE + program,
+                    directory, log])
+        return this, directory
+    return run
+
+
+def after(this, rng):
+    """All the directories that many cuts at the end leave."""
+    disk = this.disk().play(this.journal())
+    images = [disk.cut(rng, names, data) for names in powercut.NAMES for data in powercut.DATA for _ in range(60)]
+    return {tuple(sorted(image.items())) for image in images}
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_what_a_cut_leaves(journalled, rng, name):
+    program, possible = PROGRAMS[name]
+    this, directory = journalled(program, sync_ms=200 if "while a sync" in name else None)
+    powercut.assert_complete(this.disk().play(this.journal()), directory)
+    assert after(this, rng) == {tuple(sorted(image.items())) for image in possible}
+
+
+def test_what_a_failed_sync_was_for_is_lost(journalled, rng):
+    """A second one says that all is well."""
+    this, _ = journalled(
+        "fd = make('f', b'x'); os.fsync(here); os.pwrite(fd, b'y', 0)\n"
+        "try: os.fdatasync(fd)\n"
+        "except OSError as e: assert e.errno == 5\n"
+        "os.fdatasync(fd)", fail="sync:2:EIO")
+    assert after(this, rng) == {(("f", b"x"),)}
+
+
+def test_operations_that_the_library_does_not_see_are_found_out(journalled):
+    this, directory = journalled("import mmap; fd = make('f', b'x' * 4096); mmap.mmap(fd, 4096)[0:1] = b'y'")
+    with pytest.raises(AssertionError, match="differs from what the journal says"):
+        powercut.assert_complete(this.disk().play(this.journal()), directory)
+
+
+# ---- a synchronous sink
+
+
+def stop(receiver):
+    receiver.signal(signal.SIGTERM)
+    assert receiver.wait() == 0, str(receiver)
+
+
+def partial_or_complete(directory):
+    return [name for name in os.listdir(directory) if SEGMENT.fullmatch(name)]
+
+
+class Sink:
+    """A primary whose only synchronous standby is pgr-receivewal, in rounds that a power cut ends."""
+
+    def __init__(self, pg, clusters, run, tmp, method):
+        self.place, self._run, self._method = clusters.place, run, method
+        self.primary = clusters.create(pg, initdb=wal_segsize(pg, 1))
+        self.primary.keep_wal()
+        self.primary.start()
+        self.primary.sql(TABLE)
+        self.backup = os.path.join(tmp, "backup")
+        self.start = self.primary.sql("SELECT pg_current_wal_flush_lsn()")
+        self.directory = self._make(tmp, "wal")
+        self._logs = self._make(tmp, "logs")
+        self.rounds = []
+        self._base_backup()
+        self.primary.sql("ALTER SYSTEM SET synchronous_standby_names = 'sink'")
+        self.primary.reload()
+
+    def _base_backup(self):
+        """With the sink on, which has then all WAL from before its start."""
+        self._run.receivewal("--create-slot", "-S", "sink", *self.primary.address())
+        receiver = self.synchronously()
+        wait_until(lambda: partial_or_complete(self.directory), "WAL arrives")
+        self._run.basebackup("-D", self.backup, "-c", "fast", "-X", "none", "--no-sync", *self.primary.address())
+        stop(receiver)
+        self._wait_for_slot()
+
+    def _make(self, tmp, name):
+        path = os.path.join(tmp, name)
+        os.mkdir(path)
+        return self.place.give(path)
+
+    def receive(self, directory, *arguments, log=None, **more):
+        prefix = powercut.preload(self.place, directory, log, **more) if log or more else ["env"]
+        compress = ["-Z", self._method] if self._method != "none" else []
+        return self._run.start(*prefix, self._run.receivewal_path, "-D", directory, *compress, *arguments)
+
+    def synchronously(self, log=None, **more):
+        return self.receive(self.directory, "--synchronous", "-S", "sink", "-d",
+                            self.primary.conninfo(application_name="sink"), log=log, **more)
+
+    def round(self, clients, commits, rng):
+        """The sink runs for so many commits, dies, and finds its directory as a power cut left it."""
+        log = os.path.join(self._logs, str(len(self.rounds)))
+        this = Round(powercut.snapshot(self.directory), log)
+        receiver = self.synchronously(log)
+        clients.wait_for(commits)
+        receiver.end()
+        powercut.materialise(last_picture(this, self.directory, rng), self.directory, self.place)
+        self.rounds.append(this)
+        self._wait_for_slot()
+
+    def _wait_for_slot(self):
+        active = "SELECT active FROM pg_replication_slots"
+        wait_until(lambda: self.primary.sql(active) == "f", "the slot is free")
+
+    def finish(self, clients):
+        """Lets the clients end; the primary has then no commit that waits."""
+        receiver = self.synchronously()
+        clients.wait_for(10)
+        clients.__exit__()
+        stop(receiver)
+
+    def examiner(self, clients, rng):
+        """And sets what each round must not lose of what the earlier ones had promised."""
+        commits = with_positions(self.primary, clients.told, self.start)
+        judge = Judge(self.primary.wal_path(), 1, self.primary.segment_bytes())
+        examiner = Examiner(judge, judge.begin(self.rounds[0].disk().now()), commits, rng)
+        floor = 0
+        for this in self.rounds:
+            this.floor = floor
+            floor = examiner.floor_after(this)
+        return examiner
+
+
+def cut_somewhere(this, rng):
+    """(image, moment) of a cut at any time of the round."""
+    journal = this.journal()
+    n = rng.randint(0, len(journal))
+    return this.disk().play(journal, n).cut(rng, rng.choice(powercut.NAMES), rng.choice(powercut.DATA)), journal.time_of(n)
+
+
+def goes_on(sink, examiner, image, tmp):
+    """A receiver takes the directory up where the cut left it, and completes it."""
+    directory = os.path.join(tmp, "again")
+    sink.place.give(os.mkdir(directory) or directory)
+    powercut.materialise(image, directory, sink.place)
+    end = sink.primary.sql("SELECT pg_current_wal_flush_lsn()")
+    receiver = sink.receive(directory, "--no-loop", "--endpos", end, *sink.primary.address())
+    assert receiver.wait() == 0, str(receiver)
+    left = {path: content for path, _, content in powercut.snapshot(directory) if path}
+    examiner.judge.reach(left, examiner.start)
+    if image:  # an empty directory starts where the server stands
+        assert examiner.judge.reach(left, examiner.start) >= lsn_number(end), str(receiver)
+    sink.place.discard(directory)
+
+
+def recovers(sink, clusters, pg, clients, examiner, image, when):
+    """Base backup and archive alone have every row that a client knew of."""
+    server = restore(clusters, pg, sink.backup, examiner.judge.plain(image))
+    rows = {int(id) for (id,) in server.rows("SELECT id FROM told")}
+    missing = {number for number, told in clients.told if told <= when} - rows
+    assert not missing, f"{len(missing)} rows are missing, e.g. {sorted(missing)[:5]}"
+    server.stop("immediate")
+
+
+def rounds(sink, rng, count, commits):
+    clients = Clients(sink.primary)
+    with clients:
+        for _ in range(count):
+            sink.round(clients, rng.randint(commits // 2, commits), rng)
+        sink.finish(clients)
+    return clients
+
+
+def without(this, *kinds, inode=None):
+    """The journal of a receiver that forgot its syncs: of the directory, or of the files."""
+    return this.journal().without(lambda op: op.kind in kinds and (op.ino == inode[0]) == inode[1])
+
+
+def test_no_promise_is_broken(pg, clusters, run, tmp, rng):
+    """The short form of the long test below, and a look at whether it would see anything."""
+    sink = Sink(pg, clusters, run, tmp, "none")
+    clients = rounds(sink, rng, 2, 500)
+    examiner = sink.examiner(clients, rng)
+    for this in sink.rounds:
+        assert examiner.acknowledgements(this, at_most=150) > 10
+        examiner.cuts(this, 100)
+    image, when = cut_somewhere(sink.rounds[-1], rng)
+    recovers(sink, clusters, pg, clients, examiner, image, when)
+    goes_on(sink, examiner, image, tmp)
+    this = sink.rounds[0]
+    top = os.stat(sink.directory).st_ino
+    for forgotten in (True, False):
+        with pytest.raises(AssertionError, match="was promised|is wrong"):
+            examiner.acknowledgements(this, without(this, powercut.SYNC, inode=(top, forgotten)))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("method", ["none", "gzip", "lz4", "zstd"])
+def test_no_promise_is_broken_by_any_of_many_cuts(pg, clusters, run, tmp, rng, method):
+    sink = Sink(pg, clusters, run, tmp, method)
+    clients = rounds(sink, rng, 8, 2500)
+    examiner = sink.examiner(clients, rng)
+    for this in sink.rounds:
+        assert examiner.acknowledgements(this) > 10
+        examiner.cuts(this, -(-CUTS // len(sink.rounds)))
+    for this in sink.rounds:
+        goes_on(sink, examiner, cut_somewhere(this, rng)[0], tmp)
+    for this in rng.sample(sink.rounds, 3):
+        recovers(sink, clusters, pg, clients, examiner, *cut_somewhere(this, rng))
+
+
+# ---- bad disks
+
+
+@pytest.mark.parametrize("fault", ["sync:2:EIO", "dirsync:3:EIO", "write:3:EIO"])
+def test_a_failing_disk_is_the_end(pg, clusters, run, tmp, fault):
+    """The file that could not be synced is not synced again, for that would say that all is well."""
+    sink = Sink(pg, clusters, run, tmp, "none")
+    log = os.path.join(tmp, "log")
+    sink.place.write(log, "")
+    start = powercut.snapshot(sink.directory)
+    with Clients(sink.primary) as clients:
+        receiver = sink.synchronously(log, fail=fault)
+        gave_up(receiver, "Input/output error")
+        journal = powercut.Journal(log)
+        broken = [op for op in journal.operations() if op.errno == 5]
+        assert len(broken) == 1, broken
+        later = [op for op in journal.operations(powercut.WRITE, powercut.SYNC)
+                 if op.ino == broken[0].ino and op.began > broken[0].began]
+        assert not later, f"after {broken[0]}: {later}"
+        sink.rounds.append(Round(start, log))
+        sink.finish(clients)
+    sink.examiner(clients, random.Random(0)).acknowledgements(sink.rounds[0], at_most=100)
+
+
+def test_a_full_disk_is_waited_for(pg, clusters, run, tmp):
+    sink = Sink(pg, clusters, run, tmp, "none")
+    log = os.path.join(tmp, "log")
+    sink.place.write(log, "")
+    with Clients(sink.primary) as clients:
+        receiver = sink.synchronously(log, fail="allocate:1-2:ENOSPC")
+        receiver.wait_for_text("No space left on device")
+        clients.wait_for(300)
+        stop(receiver)
+        sink.finish(clients)
+    assert [op.errno for op in powercut.Journal(log).operations(powercut.ALLOCATE)][:3] == [28, 28, 0]
