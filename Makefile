@@ -46,7 +46,12 @@ RECEIVER_SRC = \
 	receiver/history.c \
 	receiver/receiver.c \
 	receiver/scan.c \
+	receiver/walchain.c \
+	receiver/walcheck.c \
+	receiver/walfile.c \
+	receiver/wallist.c \
 	receiver/walpage.c \
+	receiver/walrecord.c \
 	receiver/walstore.c
 
 BACKUP_SRC = \
@@ -94,7 +99,8 @@ TOOLS_SRC = \
 	tools/message.c \
 	tools/progress.c \
 	tools/receivewal_options.c \
-	tools/signals.c
+	tools/signals.c \
+	tools/walverify.c
 
 PROGRAMS = pgr-basebackup pgr-receivewal
 

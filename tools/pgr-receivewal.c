@@ -29,6 +29,7 @@
 #include "tools/receivewal_options.h"
 #include "tools/signals.h"
 #include "tools/version.h"
+#include "tools/walverify.h"
 
 #define BACKOFF_FIRST_MS  1000
 #define BACKOFF_MAX_MS	  30000
@@ -582,7 +583,7 @@ int main(int argc, char **argv)
 	code = pgr_receivewal_options_read(&opt, &r.msg, argc, argv);
 	if (code < 0) {
 		r.msg.verbose = opt.verbose;
-		code = setup_and_run(&r);
+		code = opt.verify ? pgr_walverify(&r.msg, r.sys, opt.dir) : setup_and_run(&r);
 	}
 	pgr_receivewal_options_fini(&opt);
 	return code;

@@ -9,7 +9,7 @@
 #include "tools/message.h"
 #include "tools/version.h"
 
-enum { OPT_CREATE_SLOT = 256, OPT_DROP_SLOT, OPT_IF_NOT_EXISTS, OPT_SYNCHRONOUS, OPT_NO_SYNC, OPT_HELP };
+enum { OPT_CREATE_SLOT = 256, OPT_DROP_SLOT, OPT_IF_NOT_EXISTS, OPT_SYNCHRONOUS, OPT_NO_SYNC, OPT_VERIFY, OPT_HELP };
 
 static void usage(const char *progname)
 {
@@ -42,7 +42,8 @@ static void usage(const char *progname)
 	      "  -W, --password         force password prompt (should happen automatically)\n"
 	      "\nOptional actions:\n"
 	      "      --create-slot      create a new replication slot (for the slot's name see --slot)\n"
-	      "      --drop-slot        drop the replication slot (for the slot's name see --slot)\n",
+	      "      --drop-slot        drop the replication slot (for the slot's name see --slot)\n"
+	      "      --verify           check the WAL in the directory, without a connection\n",
 	      stdout);
 }
 
@@ -97,6 +98,9 @@ static int set_option(struct pgr_receivewal_options *o, int c, const char *arg, 
 	case OPT_NO_SYNC:
 		o->sync = false;
 		break;
+	case OPT_VERIFY:
+		o->verify = true;
+		break;
 	default: /* OPT_HELP: everything else was handled before */
 		o->help = true;
 		break;
@@ -137,6 +141,7 @@ static int read_options(struct pgr_receivewal_options *o, int argc, char **argv,
 		{"if-not-exists", no_argument, NULL, OPT_IF_NOT_EXISTS},
 		{"synchronous", no_argument, NULL, OPT_SYNCHRONOUS},
 		{"no-sync", no_argument, NULL, OPT_NO_SYNC},
+		{"verify", no_argument, NULL, OPT_VERIFY},
 		{NULL, 0, NULL, 0},
 	};
 	int c;
@@ -163,6 +168,9 @@ static int check_options(const struct pgr_receivewal_options *o, int argc, char 
 		return pgr_err_set(err, PGR_E_USAGE, "too many command-line arguments (first is \"%s\")", argv[optind]);
 	if (o->drop_slot && o->create_slot)
 		return pgr_err_set(err, PGR_E_USAGE, "cannot use --create-slot together with --drop-slot");
+	if (o->verify && (o->drop_slot || o->create_slot))
+		return pgr_err_set(err, PGR_E_USAGE, "cannot use --verify together with %s",
+				   o->drop_slot ? "--drop-slot" : "--create-slot");
 	if (o->slot == NULL && (o->drop_slot || o->create_slot))
 		return pgr_err_set(err, PGR_E_USAGE, "%s needs a slot to be specified using --slot",
 				   o->drop_slot ? "--drop-slot" : "--create-slot");

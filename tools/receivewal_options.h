@@ -28,6 +28,7 @@ struct pgr_receivewal_options {
 	bool create_slot;
 	bool drop_slot;
 	bool if_not_exists;
+	bool verify;
 	bool help;
 	bool version;
 };
