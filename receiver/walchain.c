@@ -37,6 +37,17 @@ static void PGR_PRINTF(4, 5)
 	say(c, PGR_WALSAY_PROBLEM, "%s: %" PGR_LSN_FMT ": %s", l->name, PGR_LSN_ARG(lsn), text);
 }
 
+/* Of a record that crosses into this segment; the fault may be in any of its files. */
+static void carry_problem(const struct pgr_walchain *c, const struct link *l, const struct pgr_walpos *before,
+			  const char *text)
+{
+	char name[PGR_WALLIST_NAME];
+
+	pgr_walentry_name(name, &before->carry_from);
+	say(c, PGR_WALSAY_PROBLEM, "%s: %" PGR_LSN_FMT ": %s, goes on in %s", name, PGR_LSN_ARG(before->carry.lsn),
+	    text, l->name);
+}
+
 struct pgr_waltimeline *pgr_walchain_find(const struct pgr_walchain *c, pgr_tli tli)
 {
 	size_t low = 0, high = c->n;
@@ -178,15 +189,15 @@ static bool join_head(const struct pgr_walchain *c, const struct link *l, const 
 	}
 	rc = pgr_walrec_join(&carry, &l->sum->head, &err);
 	if (rc == PGR_ERR) {
-		problem(c, l, carry.lsn, "%s", err.msg);
+		carry_problem(c, l, before, err.msg);
 	} else if (rc == PGR_MORE && l->sum->end == PGR_WALREC_FULL && l->sum->problems == 0) {
 		pos->carry = carry; /* a record longer than a segment */
+		pos->carry_from = before->carry_from;
 		return false;
 	} else if (rc == PGR_OK) {
 		*switched = pgr_walrec_is_switch(&carry);
 		if (before->link != 0 && pgr_walrec_prev(&carry) != before->link)
-			problem(c, l, carry.lsn, "record with incorrect prev-link %" PGR_LSN_FMT,
-				PGR_LSN_ARG(pgr_walrec_prev(&carry)));
+			carry_problem(c, l, before, "record with incorrect prev-link");
 	}
 	pos->link = rc == PGR_MORE ? 0 : carry.lsn;
 	return true;
@@ -208,7 +219,7 @@ static void join(const struct pgr_walchain *c, const struct link *l, const struc
 		if (!join_head(c, l, before, pos, switched))
 			return;
 	} else if (before->carry.tot_len > 0 && !s->overwrites && s->problems == 0 && !is_empty(s, start)) {
-		problem(c, l, before->carry.lsn, "record is not continued in this segment");
+		carry_problem(c, l, before, "the rest of the record is missing; the WAL");
 		pos->link = 0;
 	}
 	if (s->first != 0 && s->first_prev != 0 && pos->link != 0 && s->first_prev != pos->link)
@@ -217,6 +228,7 @@ static void join(const struct pgr_walchain *c, const struct link *l, const struc
 	if (s->last != 0 || s->problems > 0)
 		pos->link = s->last;
 	pos->carry = s->tail;
+	pos->carry_from = *l->e;
 }
 
 /* ---- where a segment ends ---- */

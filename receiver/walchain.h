@@ -30,6 +30,7 @@ struct pgr_walpos {
 	pgr_segno seg;
 	pgr_lsn link; /* the last record that is complete; 0: not known */
 	struct pgr_walrec_tail carry;
+	struct pgr_walentry carry_from; /* the file in which it begins */
 };
 
 struct pgr_waltimeline {

@@ -299,8 +299,7 @@ int pgr_walrec_join(struct pgr_walrec_tail *tail, const struct pgr_walrec_head *
 	uint32_t in_first = head->len < sizeof(head->first) ? head->len : (uint32_t)sizeof(head->first);
 
 	if (head->rem_len != want)
-		return pgr_err_set(err, PGR_E_DATA,
-				   "record goes on with %" PRIu32 " bytes in the next segment instead of %" PRIu32,
+		return pgr_err_set(err, PGR_E_DATA, "record has %" PRIu32 " bytes left instead of %" PRIu32,
 				   head->rem_len, want);
 	add_bytes(tail, head->first, in_first);
 	if (head->len > in_first) {
