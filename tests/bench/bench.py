@@ -100,6 +100,8 @@ def directory_for_data(place, keep):
     if not os.path.isdir(keep):
         os.makedirs(keep)
         place.give(keep)
+    elif os.stat(keep).st_uid != place.user.pw_uid:
+        sys.exit(f"bench.py: {keep} must belong to the user {place.user.pw_name}, as whom the servers run")
     return keep
 
 

@@ -27,22 +27,31 @@ class Contest:
         relays = {name: Relay(self.place, socket_of(server), **options) for name, options in case.relays.items()}
         results = {c.name: {"runs": []} for c in case.contestants}
         started = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
+        copies = []
         try:
             for number in range(1, rounds + 1):
                 order = case.contestants if number % 2 else case.contestants[::-1]
                 for contestant in order:
-                    self._turn(_Turn(case, contestant, server, relays, number), rounds, results)
+                    self._turn(_Turn(case, contestant, server, relays, number), rounds, results, copies)
+                    if not case.keep:
+                        self._discard(copies)
         finally:
+            self._discard(copies)
             for relay in relays.values():
                 relay.stop()
         return {"started": started, "data": self.servers.facts(case.data), "contestants": results}
 
-    def _turn(self, turn, rounds, results):
+    def _discard(self, copies):
+        while copies:
+            self.place.discard(copies.pop())
+
+    def _turn(self, turn, rounds, results, copies):
         result = results[turn.contestant.name]
         if "error" in result:
             return
         try:
-            measured = self._measure(turn, results)
+            copies.append(self.place.directory())
+            measured = self._measure(turn, results, copies[-1])
         except (meter.Failed, AssertionError) as e:
             result["error"] = str(e)
             self._tell(f"{turn.case.key} {turn.number}/{rounds}  {turn.contestant.name}: {e}")
@@ -50,25 +59,21 @@ class Contest:
         result["runs"].append({"round": turn.number, **measured})
         self._tell(f"{turn.case.key} {turn.number}/{rounds}  {turn.contestant.name:32} {measured['seconds']:8.2f} s")
 
-    def _measure(self, turn, results):
-        target = self.place.directory()
+    def _measure(self, turn, results, target):
         server_pid = _postmaster(turn.server)
-        try:
-            turn.server.sql("CHECKPOINT")
-            machine.warm(turn.server.data)
-            machine.settle(target)
-            if turn.contestant.program == "raw":
-                size = _copied(results) or self.servers.facts(turn.case.data)["bytes"]
-                measured = meter.direct_write(os.path.join(target, "raw"), size, server_pid)
-            else:
-                measured = meter.run(self.place, self._command(turn, target), server_pid,
-                                     [r.pid for r in turn.relays.values()], turn.over_network)
-            measured["copied"] = machine.tree_bytes(target)
-            if turn.number == 1 and turn.case.plain and turn.contestant.program == "ours":
-                self.place.call([self.install.program("pg_verifybackup"), target])
-            return measured
-        finally:
-            self.place.discard(target)
+        turn.server.sql("CHECKPOINT")
+        machine.warm(turn.server.data)
+        machine.settle(target)
+        if turn.contestant.program == "raw":
+            size = _copied(results) or self.servers.facts(turn.case.data)["bytes"]
+            measured = meter.direct_write(os.path.join(target, "raw"), size, server_pid)
+        else:
+            measured = meter.run(self.place, self._command(turn, target), server_pid,
+                                 [r.pid for r in turn.relays.values()], turn.over_network)
+        measured["copied"] = machine.tree_bytes(target)
+        if turn.number == 1 and turn.case.plain and turn.contestant.program == "ours":
+            self.place.call([self.install.program("pg_verifybackup"), target])
+        return measured
 
     def _command(self, turn, target):
         c = turn.contestant
