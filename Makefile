@@ -44,8 +44,13 @@ PROTO_SRC = \
 
 RECEIVER_SRC = \
 	receiver/history.c \
+	receiver/oldbytes.c \
 	receiver/receiver.c \
+	receiver/rx_status.c \
+	receiver/rx_stream.c \
 	receiver/scan.c \
+	receiver/segfile.c \
+	receiver/syncer.c \
 	receiver/walchain.c \
 	receiver/walcheck.c \
 	receiver/walfile.c \

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "common/sys.h"
+#include "receiver/syncer.h"
 
 /* What a name says. */
 struct seg_name {
@@ -16,10 +17,15 @@ struct seg_name {
 	bool compressed;
 };
 
-/* A complete segment.  An archive may hold a million of them: this is all that is kept of each. */
+/* A segment.  An archive may hold a million of them: this is all that is kept of each. */
 struct seg {
 	pgr_segno seg;
 	pgr_tli tli;
+};
+
+struct seg_list {
+	struct seg *segs;
+	size_t n, cap;
 };
 
 struct scan {
@@ -30,9 +36,9 @@ struct scan {
 	void (*warn)(void *arg, const char *line);
 	void *warn_arg;
 
-	struct seg *segs; /* complete ones, in the order of the directory, sorted at the end */
-	size_t n, cap;
-	bool found; /* of all, .partial ones too: */
+	struct seg_list whole;	  /* complete ones, in the order of the directory, sorted at the end */
+	struct seg_list partials; /* the others; of these there are few */
+	bool found;		  /* of all, .partial ones too: */
 	pgr_segno low;
 	struct seg_name high;
 };
@@ -97,18 +103,18 @@ static int check_size(const struct scan *s, const char *name, struct pgr_err *er
 	return PGR_OK;
 }
 
-static int keep(struct scan *s, const struct seg_name *name, struct pgr_err *err)
+static int keep(struct seg_list *l, const struct seg_name *name, struct pgr_err *err)
 {
-	if (s->n == s->cap) {
-		size_t more = s->cap == 0 ? 256 : s->cap * 2;
-		struct seg *p = reallocarray(s->segs, more, sizeof(*p));
+	if (l->n == l->cap) {
+		size_t more = l->cap == 0 ? 256 : l->cap * 2;
+		struct seg *p = reallocarray(l->segs, more, sizeof(*p));
 
 		if (p == NULL)
 			return pgr_err_nomem(err);
-		s->segs = p;
-		s->cap = more;
+		l->segs = p;
+		l->cap = more;
 	}
-	s->segs[s->n++] = (struct seg){.seg = name->seg, .tli = name->tli};
+	l->segs[l->n++] = (struct seg){.seg = name->seg, .tli = name->tli};
 	return PGR_OK;
 }
 
@@ -142,7 +148,7 @@ static int take_name(struct scan *s, const char *text, struct pgr_err *err)
 	if (!s->found || name.seg < s->low)
 		s->low = name.seg;
 	s->found = true;
-	return name.partial ? PGR_OK : keep(s, &name, err);
+	return keep(name.partial ? &s->partials : &s->whole, &name, err);
 }
 
 static int read_entries(struct scan *s, DIR *d, struct pgr_err *err)
@@ -192,6 +198,37 @@ static int compare_segs(const void *pa, const void *pb)
 	return a->tli < b->tli ? -1 : a->tli > b->tli;
 }
 
+static bool has(const struct seg_list *l, pgr_segno seg, pgr_tli tli)
+{
+	for (size_t i = 0; i < l->n; i++)
+		if (l->segs[i].seg == seg && l->segs[i].tli == tli)
+			return true;
+	return false;
+}
+
+static bool has_whole(const struct scan *s, pgr_segno seg, pgr_tli tli)
+{
+	const struct seg key = {.seg = seg, .tli = tli};
+
+	return s->whole.n > 0 && bsearch(&key, s->whole.segs, s->whole.n, sizeof(key), compare_segs) != NULL;
+}
+
+/*
+ * Segments get their final names behind the one that is written to (syncer.h): a run that was killed may have left some
+ * whose names still end in .partial.  None of what follows the first of them was acknowledged, so the stream goes on
+ * there.
+ */
+static pgr_segno find_next(const struct scan *s)
+{
+	pgr_segno next = s->high.partial ? s->high.seg : s->high.seg + 1;
+	pgr_segno first = next;
+
+	for (pgr_segno back = 1; back <= PGR_SYNCER_QUEUE && back <= next; back++)
+		if (has(&s->partials, next - back, s->high.tli) && !has_whole(s, next - back, s->high.tli))
+			first = next - back;
+	return first;
+}
+
 static void add_gap(struct pgr_walscan *out, pgr_tli tli, pgr_segno first, pgr_segno last)
 {
 	if (out->ngaps < PGR_WALSCAN_MAX_GAPS)
@@ -200,35 +237,40 @@ static void add_gap(struct pgr_walscan *out, pgr_tli tli, pgr_segno first, pgr_s
 }
 
 /*
- * Walks the sorted segments from the lowest number to where streaming goes on.  The timeline of a gap is the lowest one
- * of the segment behind it: when several have that segment, its predecessors belong to the oldest.
+ * Walks the sorted segments from the lowest number to where streaming goes on, at `until`.  The timeline of a gap is
+ * the lowest one of the segment behind it: when several have that segment, its predecessors belong to the oldest.
  */
-static void find_gaps(const struct scan *s, struct pgr_walscan *out)
+static void find_gaps(const struct scan *s, pgr_segno until, struct pgr_walscan *out)
 {
 	pgr_segno next = s->low;
 
-	for (size_t i = 0; i < s->n; i++) {
-		if (s->segs[i].seg < next)
+	for (size_t i = 0; i < s->whole.n; i++) {
+		const struct seg *seg = &s->whole.segs[i];
+
+		if (seg->seg < next)
 			continue; /* the same number on another timeline */
-		if (s->segs[i].seg > next)
-			add_gap(out, s->segs[i].tli, next, s->segs[i].seg - 1);
-		next = s->segs[i].seg + 1;
+		if (seg->seg > next && next < until)
+			add_gap(out, seg->tli, next, (seg->seg < until ? seg->seg : until) - 1);
+		next = seg->seg + 1;
 	}
-	if (s->high.partial && s->high.seg > next)
-		add_gap(out, s->high.tli, next, s->high.seg - 1);
+	if (until > next)
+		add_gap(out, s->high.tli, next, until - 1);
 }
 
 static void conclude(struct scan *s, struct pgr_walscan *out)
 {
+	pgr_segno next;
+
 	if (!s->found)
 		return;
-	if (s->n > 1)
-		qsort(s->segs, s->n, sizeof(*s->segs), compare_segs);
+	if (s->whole.n > 1)
+		qsort(s->whole.segs, s->whole.n, sizeof(*s->whole.segs), compare_segs);
+	next = find_next(s);
 	out->found = true;
 	out->tli = s->high.tli;
-	out->start = pgr_segno_start(s->high.partial ? s->high.seg : s->high.seg + 1, s->segment_bytes);
-	out->segments = s->n;
-	find_gaps(s, out);
+	out->start = pgr_segno_start(next, s->segment_bytes);
+	out->segments = s->whole.n;
+	find_gaps(s, next, out);
 }
 
 int pgr_walscan(const struct pgr_sys *sys, int dirfd, const char *dir, uint32_t segment_bytes,
@@ -251,6 +293,7 @@ int pgr_walscan(const struct pgr_sys *sys, int dirfd, const char *dir, uint32_t 
 	rc = read_directory(&s, err);
 	if (rc == PGR_OK)
 		conclude(&s, out);
-	free(s.segs);
+	free(s.whole.segs);
+	free(s.partials.segs);
 	return rc;
 }

@@ -2,7 +2,8 @@
  * Where to go on in a directory of WAL segments.
  *
  * As the stock tool (pg_receivewal.c, FindStreamingStart): the highest segment number wins, then the highest timeline;
- * a complete segment means "go on with the next", a .partial one means "go on at its start".  Better: gaps are found.
+ * a complete segment means "go on with the next", a .partial one means "go on at its start".  Better: gaps are found,
+ * and of several .partial segments at the end, which a killed run may leave, the first one counts.
  */
 #ifndef PGR_RECEIVER_SCAN_H
 #define PGR_RECEIVER_SCAN_H

@@ -1,16 +1,17 @@
 /*
  * A directory of WAL segments, written by one receiver.
  *
- * Owns the open segment and everything about durability.  Positions only grow:
+ * The caller's thread writes; a thread of the store (syncer.h) makes durable what was written, gives finished segments
+ * their final names, and makes the file of the next segment before it is needed.  Positions only grow:
  *
  *     written >= synced
  *
  * `synced` covers data, file size and the directory entry.  Bytes that a segment file already holds from an earlier run
  * are compared with what comes again and not written again: what was once acknowledged is never rewritten, truncated or
  * zeroed. A failed write or sync is final: the store refuses everything after it (an fsync is never retried on the same
- * file).
+ * file).  A failure of the store's thread is returned by the next call.
  *
- * Not thread-safe.
+ * One thread at a time, but for pgr_walstore_written, _synced and _is_failed, which any thread may call.
  */
 #ifndef PGR_RECEIVER_WALSTORE_H
 #define PGR_RECEIVER_WALSTORE_H
@@ -32,6 +33,7 @@ struct pgr_walstore_opts {
 	bool sync;	     /* false: --no-sync; written counts as synced */
 	bool partial_suffix; /* an unfinished segment is called .partial (pgr-receivewal) */
 	bool archive_status; /* write archive_status/<name>.done for finished files (pgr-basebackup) */
+	bool inline_sync;    /* no thread: what is durable is so when the call returns that asked for it */
 };
 
 /* `dirfd` is taken over (also after a failure).  `sys` outlives the store. */
@@ -48,19 +50,34 @@ void pgr_walstore_free(struct pgr_walstore *s);
 int pgr_walstore_begin(struct pgr_walstore *s, pgr_tli tli, pgr_lsn lsn, struct pgr_err *err) PGR_MUST_USE;
 
 /*
- * Appends `len` bytes of WAL that stand at `lsn`, which must be the written position.  Opens, finishes (sync, rename,
- * directory sync, .done) and changes segments as the bytes cross their ends.  A segment that becomes complete is
- * durable when this returns.
+ * Appends `len` bytes of WAL that stand at `lsn`, which must be the written position.  Opens and changes segments as
+ * the bytes cross their ends.  A segment that becomes complete is made durable (sync, rename, directory sync, .done)
+ * without being asked.  PGR_MORE: too many of them wait for that; some of the bytes may have been written, see
+ * pgr_walstore_written, and the rest can be when the wake function was called.
  */
 int pgr_walstore_write(struct pgr_walstore *s, pgr_lsn lsn, const void *data, size_t len,
 		       struct pgr_err *err) PGR_MUST_USE;
 
+/* Asks that everything written so far be made durable, and does not wait.  Requests that come while a sync runs are
+ * served together by the next one. */
+int pgr_walstore_request_sync(struct pgr_walstore *s, struct pgr_err *err) PGR_MUST_USE;
+
 /* Makes everything written durable. */
 int pgr_walstore_sync(struct pgr_walstore *s, struct pgr_err *err) PGR_MUST_USE;
 
+/* PGR_ERR when the store has failed. */
+int pgr_walstore_check(struct pgr_walstore *s, struct pgr_err *err) PGR_MUST_USE;
+
 /*
- * Syncs and closes the open segment.  With `finish`, an unfinished segment takes its final name (the rest is zeros):
- * the end of a base backup's WAL.  Otherwise it stays .partial, to be continued later.
+ * `fn` is called in the store's thread when `synced` has moved, when a write that returned PGR_MORE may go on, and when
+ * something has failed.  It may only wake somebody.  NULL: no more calls, and none is under way.
+ */
+void pgr_walstore_set_wake(struct pgr_walstore *s, void (*fn)(void *arg), void *arg);
+
+/*
+ * Waits until all that was written is durable, and closes the open segment.  With `finish`, an unfinished segment takes
+ * its final name (the rest is zeros): the end of a base backup's WAL.  Otherwise it stays .partial, to be continued
+ * later.
  */
 int pgr_walstore_close_segment(struct pgr_walstore *s, bool finish, struct pgr_err *err) PGR_MUST_USE;
 

@@ -6,6 +6,7 @@ import re
 SEGMENT = re.compile(r"[0-9A-F]{24}")
 PARTIAL = re.compile(r"([0-9A-F]{24})\.partial")
 HISTORY = re.compile(r"[0-9A-F]{8}\.history")
+AHEAD = "xlogtemp.pgr"  # the next segment's file, while the receiver runs or when it was killed
 
 
 def lsn_number(text):
@@ -67,7 +68,8 @@ def assert_received(directory, server, upto=None):
     if upto is not None:
         _assert_reaches(directory, server, lsn_number(upto))
     _assert_no_gap(segments + [n[:24] for n in unfinished], server.segment_bytes())
-    strangers = [n for n in os.listdir(directory) if n not in segments + unfinished + histories(directory)]
+    known = segments + unfinished + histories(directory) + [AHEAD]
+    strangers = [n for n in os.listdir(directory) if n not in known]
     assert not strangers, f"in {directory}: {strangers}"
     return segments
 

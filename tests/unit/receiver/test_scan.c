@@ -193,13 +193,50 @@ START_TEST(partial_in_between_is_a_gap)
 	make_seg(1, 10, ".partial", SEG);
 	make_seg(1, 11, "", SEG);
 	make_seg(1, 12, ".partial", SEG);
-	make_seg(1, 13, "", SEG);
+	for (pgr_segno seg = 13; seg <= 16; seg++)
+		make_seg(1, seg, "", SEG);
 	scan(&s);
+	ck_assert_uint_eq(s.start, 17 * (pgr_lsn)SEG);
 	ck_assert_uint_eq(s.ngaps, 2);
 	ck_assert_uint_eq(s.gaps[0].first, 10);
 	ck_assert_uint_eq(s.gaps[0].last, 10);
 	ck_assert_uint_eq(s.gaps[1].first, 12);
 	ck_assert_uint_eq(s.gaps[1].last, 12);
+}
+END_TEST
+
+/* Killed with finished segments that had not got their final names: the stream goes on at the first of them. */
+START_TEST(several_partials_at_the_end)
+{
+	struct pgr_walscan s;
+
+	make_seg(1, 10, "", SEG);
+	make_seg(1, 11, ".partial", SEG);
+	if (_i == 0)
+		make_seg(1, 12, ".partial", SEG);
+	else
+		make_seg(1, 12, "", SEG); /* a file system that does not keep the order of renames */
+	if (_i < 2)
+		make_seg(1, 13, ".partial", SEG);
+	scan(&s);
+	ck_assert_uint_eq(s.start, 11 * (pgr_lsn)SEG);
+	ck_assert_uint_eq(s.ngaps, 0);
+}
+END_TEST
+
+/* What another timeline or another run left unfinished is none of them. */
+START_TEST(other_partials_at_the_end)
+{
+	struct pgr_walscan s;
+
+	make_seg(1, 11, ".partial", SEG);
+	make_seg(2, 11, "", SEG);
+	make_seg(2, 12, "", SEG);
+	make_seg(2, 12, ".gz.partial", 10);
+	make_seg(2, 13, ".partial", SEG);
+	scan(&s);
+	ck_assert_uint_eq(s.start, 13 * (pgr_lsn)SEG);
+	ck_assert_uint_eq(s.ngaps, 0);
 }
 END_TEST
 
@@ -398,6 +435,8 @@ int main(void)
 	tcase_add_test(tc, highest);
 	tcase_add_test(tc, gaps);
 	tcase_add_test(tc, partial_in_between_is_a_gap);
+	tcase_add_loop_test(tc, several_partials_at_the_end, 0, 3);
+	tcase_add_test(tc, other_partials_at_the_end);
 	tcase_add_test(tc, timeline_switch_is_no_gap);
 	tcase_add_test(tc, more_gaps_than_room);
 	tcase_add_test(tc, wrong_sizes);

@@ -2,6 +2,9 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,6 +24,7 @@
 #define SEG5  "000000010000000000000005"
 
 static char dir[64];
+static bool threaded; /* the store has its thread */
 
 /* ---- the witness: a system that knows what would survive a power cut ---- */
 
@@ -39,6 +43,7 @@ struct witness {
 	struct pgr_sys sys; /* first */
 	const struct pgr_sys *inner;
 	ino_t dir_ino;
+	pthread_mutex_t lock; /* two threads sync */
 	struct image images[64];
 	size_t nimages;
 	struct entry entries[64];
@@ -48,7 +53,7 @@ struct witness {
 	off_t lowest;	      /* of all pwrites */
 	unsigned syncs;	      /* of any kind */
 
-	int fallocate_errno;
+	atomic_int fallocate_errno;
 	int direct_open_errno;
 	int direct_read_errno;
 	bool disk_has_zeros; /* what was read past the cache */
@@ -75,50 +80,74 @@ static struct image *image_of(struct witness *w, ino_t ino)
 	return &w->images[w->nimages++];
 }
 
-static void take_image(struct witness *w, int fd, const struct stat *st)
+/* What the file holds now. */
+static void take_image(struct image *im, int fd, const struct stat *st)
 {
-	struct image *im = image_of(w, st->st_ino);
 	char self[32];
 	int again; /* the descriptor may be write-only */
 
 	snprintf(self, sizeof(self), "/proc/self/fd/%d", fd);
 	again = open(self, O_RDONLY);
 	ck_assert_int_ge(again, 0);
+	im->ino = st->st_ino;
 	im->len = (size_t)st->st_size;
-	free(im->bytes);
 	im->bytes = malloc(im->len + 1);
 	ck_assert_ptr_nonnull(im->bytes);
 	ck_assert_int_eq(pread(again, im->bytes, im->len, 0), (ssize_t)im->len);
 	close(again);
 }
 
-static void take_entries(struct witness *w)
+static size_t take_entries(struct entry entries[64])
 {
 	DIR *d = opendir(dir);
 	struct dirent *e;
+	size_t n = 0;
 
 	ck_assert_ptr_nonnull(d);
-	w->nentries = 0;
 	while ((e = readdir(d)) != NULL) {
 		if (e->d_name[0] == '.' || e->d_type != DT_REG)
 			continue;
-		ck_assert_uint_lt(w->nentries, 64);
-		snprintf(w->entries[w->nentries].name, 64, "%.63s", e->d_name);
-		w->entries[w->nentries++].ino = e->d_ino;
+		ck_assert_uint_lt(n, 64);
+		snprintf(entries[n].name, 64, "%.63s", e->d_name);
+		entries[n++].ino = e->d_ino;
 	}
 	closedir(d);
+	return n;
 }
 
-static void note_sync(struct witness *w, int fd)
+/* What was there when the sync began is on the disk when it has ended; what came meanwhile may not be. */
+static int note_sync(struct witness *w, int fd, int (*sync)(const struct pgr_sys *, int fd))
 {
+	struct image im = {0};
+	struct entry entries[64];
+	size_t nentries = 0;
 	struct stat st;
+	int rc, err;
 
 	ck_assert_int_eq(fstat(fd, &st), 0);
-	w->syncs++;
 	if (S_ISREG(st.st_mode))
-		take_image(w, fd, &st);
+		take_image(&im, fd, &st);
 	else if (st.st_ino == w->dir_ino)
-		take_entries(w);
+		nentries = take_entries(entries);
+	rc = sync(w->inner, fd);
+	err = errno;
+	pthread_mutex_lock(&w->lock);
+	if (rc == 0 && S_ISREG(st.st_mode)) {
+		struct image *old = image_of(w, st.st_ino);
+
+		free(old->bytes);
+		*old = im;
+	} else {
+		free(im.bytes);
+	}
+	if (rc == 0 && st.st_ino == w->dir_ino) {
+		memcpy(w->entries, entries, sizeof(entries));
+		w->nentries = nentries;
+	}
+	w->syncs += rc == 0;
+	pthread_mutex_unlock(&w->lock);
+	errno = err;
+	return rc;
 }
 
 static int w_openat(const struct pgr_sys *sys, int at, const char *path, int flags, mode_t mode)
@@ -136,7 +165,9 @@ static int w_openat(const struct pgr_sys *sys, int at, const char *path, int fla
 		w->direct_fd = fd;
 	if (fd >= 0 && (flags & O_EXCL)) { /* a number of a file that is gone may be used again */
 		ck_assert_int_eq(fstat(fd, &st), 0);
+		pthread_mutex_lock(&w->lock);
 		image_of(w, st.st_ino)->len = 0;
+		pthread_mutex_unlock(&w->lock);
 	}
 	return fd;
 }
@@ -181,29 +212,25 @@ static ssize_t w_pwrite(const struct pgr_sys *sys, int fd, const void *buf, size
 static int w_fsync(const struct pgr_sys *sys, int fd)
 {
 	struct witness *w = of(sys);
-	int rc = w->inner->fsync(w->inner, fd);
 
-	if (rc == 0)
-		note_sync(w, fd);
-	return rc;
+	return note_sync(w, fd, w->inner->fsync);
 }
 
 static int w_fdatasync(const struct pgr_sys *sys, int fd)
 {
 	struct witness *w = of(sys);
-	int rc = w->inner->fdatasync(w->inner, fd);
 
-	if (rc == 0)
-		note_sync(w, fd);
-	return rc;
+	return note_sync(w, fd, w->inner->fdatasync);
 }
 
 static int w_fallocate(const struct pgr_sys *sys, int fd, int mode, off_t off, off_t len)
 {
 	struct witness *w = of(sys);
 
-	if (w->fallocate_errno != 0) {
-		errno = w->fallocate_errno;
+	int no = atomic_load(&w->fallocate_errno);
+
+	if (no != 0) {
+		errno = no;
 		return -1;
 	}
 	return w->inner->fallocate(w->inner, fd, mode, off, len);
@@ -231,6 +258,7 @@ static void witness_init(struct witness *w, const struct pgr_sys *inner)
 	struct stat st;
 
 	memset(w, 0, sizeof(*w));
+	pthread_mutex_init(&w->lock, NULL);
 	w->sys = *pgr_sys_real();
 	w->inner = inner;
 	w->direct_fd = -1;
@@ -258,6 +286,7 @@ static void witness_fini(struct witness *w)
 {
 	for (size_t i = 0; i < w->nimages; i++)
 		free(w->images[i].bytes);
+	pthread_mutex_destroy(&w->lock);
 }
 
 /* ---- WAL ---- */
@@ -292,19 +321,21 @@ static bool is_wal(const uint8_t *p, pgr_lsn lsn, size_t len)
 static bool survives(struct witness *w, pgr_lsn from, pgr_lsn to, bool may_be_partial)
 {
 	char name[PGR_WALNAME_LEN + 1], partial[64];
+	bool found = false;
 
 	pgr_walname_format(name, TLI, pgr_lsn_segno(from, SEG), SEG);
 	snprintf(partial, sizeof(partial), "%s.partial", name);
-	for (size_t i = 0; i < w->nentries; i++) {
+	pthread_mutex_lock(&w->lock);
+	for (size_t i = 0; i < w->nentries && !found; i++) {
 		struct entry *e = &w->entries[i];
 		struct image *im = image_of(w, e->ino);
 
 		if (strcmp(e->name, name) != 0 && !(may_be_partial && strcmp(e->name, partial) == 0))
 			continue;
-		if (im->len == SEG && is_wal(im->bytes, from, (size_t)(to - from)))
-			return true;
+		found = im->len == SEG && is_wal(im->bytes, from, (size_t)(to - from));
 	}
-	return false;
+	pthread_mutex_unlock(&w->lock);
+	return found;
 }
 
 /*
@@ -332,6 +363,12 @@ static void setup(void)
 {
 	snprintf(dir, sizeof(dir), "%s/pgr-store-XXXXXX", P_tmpdir);
 	ck_assert_ptr_nonnull(mkdtemp(dir));
+}
+
+static void setup_threaded(void)
+{
+	threaded = true;
+	setup();
 }
 
 static void teardown(void)
@@ -421,6 +458,7 @@ static struct pgr_walstore_opts options(void)
 		.file_mode = 0600,
 		.sync = true,
 		.partial_suffix = true,
+		.inline_sync = !threaded,
 	};
 }
 
@@ -442,11 +480,27 @@ static struct pgr_walstore *make_store(const struct pgr_sys *sys)
 	return make_store_opts(sys, &opts);
 }
 
+/* Until the finished segments are durable. */
+static int settle(struct pgr_walstore *s, struct pgr_err *err)
+{
+	while (pgr_walstore_synced(s) < pgr_lsn_segstart(pgr_walstore_written(s), SEG) && !pgr_walstore_is_failed(s))
+		sched_yield();
+	return pgr_walstore_check(s, err);
+}
+
 static int write_wal(struct pgr_walstore *s, pgr_lsn lsn, size_t len, struct pgr_err *err)
 {
+	pgr_lsn from = pgr_walstore_written(s);
 	uint8_t *p = make_wal(lsn, len);
-	int rc = pgr_walstore_write(s, lsn, p, len, err);
+	int rc;
 
+	do {
+		size_t done = (size_t)(pgr_walstore_written(s) - from);
+
+		rc = pgr_walstore_write(s, lsn + done, p + done, len - done, err);
+		if (rc != PGR_ERR && settle(s, err) != PGR_OK)
+			rc = PGR_ERR;
+	} while (rc == PGR_MORE);
 	free(p);
 	return rc;
 }
@@ -1112,8 +1166,9 @@ START_TEST(every_call_fails_once)
 		check_promise(&w, s, FIRST);
 		pgr_walstore_free(s);
 		ck_assert_uint_eq(open_fds(), fds);
-		if (rc == PGR_OK) /* only what closes a file that was read may fail unheard */
-			ck_assert_msg(!f.triggered || strcmp(f.failed_call, "close") == 0, "%u: %s", n, f.failed_call);
+		if (rc == PGR_OK) /* only what closes a file that was read, or makes one ahead, may fail unheard */
+			ck_assert_msg(!f.triggered || threaded || strcmp(f.failed_call, "close") == 0, "%u: %s", n,
+				      f.failed_call);
 		else
 			ck_assert_msg(err.cls == PGR_E_SYSTEM && err.sys_errno == errnos[_i] &&
 					      strstr(err.msg, dir) != NULL,
@@ -1151,7 +1206,7 @@ START_TEST(misuse)
 	struct pgr_walstore *s = make_store(pgr_sys_real());
 	struct pgr_err err;
 
-	ck_assert_int_eq(write_wal(s, FIRST, 1, &err), PGR_ERR); /* not begun */
+	ck_assert_int_eq(pgr_walstore_write(s, FIRST, "x", 1, &err), PGR_ERR); /* not begun */
 	ck_assert_int_eq(err.cls, PGR_E_USAGE);
 	ck_assert_int_eq(pgr_walstore_begin(s, 0, FIRST, &err), PGR_ERR);
 	OK(pgr_walstore_begin(s, TLI, FIRST, &err));
@@ -1201,16 +1256,12 @@ START_TEST(history)
 }
 END_TEST
 
-int main(void)
+/* What is right with a thread and without one. */
+static void add_tests(TCase *tc)
 {
 	const int nreruns = (int)(sizeof(reruns) / sizeof(reruns[0]));
-	Suite *s = suite_create("walstore");
-	TCase *tc = tcase_create("walstore");
-	SRunner *sr;
-	int failed;
 
 	tcase_set_timeout(tc, 300);
-	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_add_test(tc, segments_and_names);
 	tcase_add_test(tc, exact_end);
 	tcase_add_test(tc, mode_beats_umask);
@@ -1229,15 +1280,30 @@ int main(void)
 	tcase_add_test(tc, not_a_file);
 	tcase_add_test(tc, final_name_taken_by_an_equal_file);
 	tcase_add_loop_test(tc, final_name_taken_by_another_file, 0, 5);
-	tcase_add_test(tc, full_disk);
 	tcase_add_test(tc, full_disk_old_file);
 	tcase_add_test(tc, no_fallocate_here);
-	tcase_add_test(tc, failed_sync_is_final);
 	tcase_add_loop_test(tc, every_call_fails_once, 0, 2);
 	tcase_add_test(tc, making_fails);
 	tcase_add_test(tc, misuse);
 	tcase_add_test(tc, history);
-	suite_add_tcase(s, tc);
+}
+
+int main(void)
+{
+	Suite *s = suite_create("walstore");
+	TCase *inline_case = tcase_create("without a thread");
+	TCase *threaded_case = tcase_create("with a thread");
+	SRunner *sr;
+	int failed;
+
+	tcase_add_checked_fixture(inline_case, setup, teardown);
+	add_tests(inline_case);
+	tcase_add_test(inline_case, full_disk);
+	tcase_add_test(inline_case, failed_sync_is_final);
+	suite_add_tcase(s, inline_case);
+	tcase_add_checked_fixture(threaded_case, setup_threaded, teardown);
+	add_tests(threaded_case);
+	suite_add_tcase(s, threaded_case);
 	sr = srunner_create(s);
 	srunner_run_all(sr, CK_NORMAL);
 	failed = srunner_ntests_failed(sr);

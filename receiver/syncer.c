@@ -1,0 +1,502 @@
+#include "receiver/syncer.h"
+
+#include <assert.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/sys.h"
+
+/* A segment that was handed over. */
+struct segment {
+	struct pgr_segfile file; /* the syncer's while it is part of a round, but for the descriptor */
+	bool complete;
+	pgr_lsn end; /* of a complete one */
+};
+
+/* The file that is made before it is needed. */
+enum ahead {
+	AHEAD_NONE,
+	AHEAD_MADE,   /* it has its space */
+	AHEAD_READY,  /* durably */
+	AHEAD_FAILED, /* not again before the next segment: then the owner tries, and meets the reason */
+};
+
+/*
+ * - segs[0..n) in the order of the WAL; all but the last are complete.
+ * - busy: the syncer works without the lock on copies of the first segments or on what is made ahead; only it takes
+ *   segments away, so that what the owner adds meanwhile stands behind them.
+ * - requested, synced <= written; synced only changes under lock.
+ */
+struct pgr_syncer {
+	/* constant */
+	const struct pgr_waldir *dir;
+	bool threaded;
+	pthread_t thread;
+
+	/* any thread */
+	_Atomic(pgr_lsn) written; /* stored by the owner */
+	_Atomic(pgr_lsn) synced;
+	atomic_bool has_failed;
+
+	pthread_mutex_t lock;
+	pthread_cond_t work; /* there may be something to do */
+	pthread_cond_t done; /* something was done */
+	/* under lock: */
+	bool quit;
+	bool busy;
+	struct segment segs[PGR_SYNCER_QUEUE + 1];
+	size_t n;
+	pgr_lsn requested;
+	enum ahead ahead;
+	struct pgr_segfile ahead_file; /* the syncer's while busy */
+	struct pgr_err failed;	       /* with has_failed */
+	bool told;		       /* the owner knows of it */
+	void (*wake)(void *arg);
+	void *wake_arg;
+};
+
+/* What one round makes durable. */
+struct round {
+	struct segment segs[PGR_SYNCER_QUEUE + 1];
+	size_t n;
+	pgr_lsn target;
+};
+
+/* ---- under lock ---- */
+
+static bool is_open(const struct pgr_syncer *s)
+{
+	return s->n > 0 && !s->segs[s->n - 1].complete;
+}
+
+static size_t count_complete(const struct pgr_syncer *s)
+{
+	return s->n - (is_open(s) ? 1 : 0);
+}
+
+static bool is_due(const struct pgr_syncer *s)
+{
+	return !atomic_load(&s->has_failed) &&
+	       (count_complete(s) > 0 || (is_open(s) && s->requested > atomic_load(&s->synced)));
+}
+
+static bool is_ahead_due(const struct pgr_syncer *s)
+{
+	return !atomic_load(&s->has_failed) && is_open(s) && (s->ahead == AHEAD_NONE || s->ahead == AHEAD_MADE);
+}
+
+static void tell(struct pgr_syncer *s)
+{
+	pthread_cond_broadcast(&s->done);
+	if (s->wake != NULL)
+		s->wake(s->wake_arg);
+}
+
+static void latch(struct pgr_syncer *s, const struct pgr_err *err)
+{
+	if (atomic_load(&s->has_failed))
+		return;
+	s->failed = *err;
+	atomic_store(&s->has_failed, true);
+}
+
+static int check(struct pgr_syncer *s, struct pgr_err *err)
+{
+	if (!atomic_load(&s->has_failed))
+		return PGR_OK;
+	*err = s->failed;
+	if (s->told)
+		return pgr_err_prefix(err, "nothing is written to \"%s\" after an earlier error", s->dir->dir);
+	s->told = true;
+	return PGR_ERR;
+}
+
+static void publish(struct pgr_syncer *s, pgr_lsn lsn)
+{
+	assert(lsn >= atomic_load(&s->synced) && lsn <= atomic_load(&s->written));
+	atomic_store(&s->synced, lsn);
+}
+
+/* ---- a round: without the lock ---- */
+
+/*
+ * A round takes every finished segment, and the open one if somebody asked: their data first, then the final names,
+ * then one sync of the directory for all the names.
+ */
+static int sync_round(const struct pgr_waldir *d, struct round *r, struct pgr_err *err)
+{
+	bool entries = true;
+
+	for (size_t i = 0; i < r->n; i++)
+		if (pgr_segfile_sync(d, &r->segs[i].file, err) != PGR_OK)
+			return PGR_ERR;
+	for (size_t i = 0; i < r->n; i++) {
+		if (r->segs[i].complete && pgr_segfile_finish(d, &r->segs[i].file, err) != PGR_OK)
+			return PGR_ERR;
+		entries = entries && r->segs[i].file.entry_durable;
+	}
+	if (!entries && pgr_waldir_sync(d, err) != PGR_OK)
+		return PGR_ERR;
+	for (size_t i = 0; i < r->n; i++)
+		r->segs[i].file.entry_durable = true;
+	return PGR_OK;
+}
+
+static int close_round(const struct pgr_waldir *d, struct round *r, struct pgr_err *err)
+{
+	for (size_t i = 0; i < r->n; i++) {
+		if (!r->segs[i].complete)
+			continue;
+		if (pgr_segfile_close(d, &r->segs[i].file, err) != PGR_OK ||
+		    pgr_segfile_mark(d, r->segs[i].file.name, err) != PGR_OK)
+			return PGR_ERR;
+	}
+	return PGR_OK;
+}
+
+/* ---- rounds and what is made ahead: the lock is held, and let go in between ---- */
+
+static void take_round(const struct pgr_syncer *s, struct round *r)
+{
+	r->n = count_complete(s);
+	r->target = r->n > 0 ? s->segs[r->n - 1].end : PGR_LSN_INVALID;
+	if (is_open(s) && s->requested > atomic_load(&s->synced)) {
+		r->n = s->n;
+		r->target = atomic_load(&s->written);
+	}
+	memcpy(r->segs, s->segs, r->n * sizeof(r->segs[0]));
+}
+
+/* The owner may have completed meanwhile what was open. */
+static void put_round(struct pgr_syncer *s, const struct round *r, bool ok)
+{
+	size_t gone = 0;
+
+	for (size_t i = 0; i < r->n; i++) {
+		s->segs[i].file = r->segs[i].file;
+		gone += ok && r->segs[i].complete;
+	}
+	s->n -= gone;
+	memmove(s->segs, s->segs + gone, s->n * sizeof(s->segs[0]));
+}
+
+static void run_round(struct pgr_syncer *s)
+{
+	struct pgr_err err;
+	struct round r;
+	int synced, rc;
+	bool valid;
+
+	take_round(s, &r);
+	s->busy = true;
+	pthread_mutex_unlock(&s->lock);
+	synced = rc = sync_round(s->dir, &r, &err);
+	if (rc == PGR_OK)
+		rc = close_round(s->dir, &r, &err);
+	pthread_mutex_lock(&s->lock);
+	s->busy = false;
+	put_round(s, &r, rc == PGR_OK);
+	valid = synced == PGR_OK && !atomic_load(&s->has_failed);
+	if (rc != PGR_OK)
+		latch(s, &err);
+	if (valid)
+		publish(s, r.target);
+	tell(s);
+}
+
+/*
+ * One step at a time, so that a request does not have to wait for more than one sync.  Its entry in the directory is
+ * not synced: it is going to be renamed, and that has to be synced anyway.
+ */
+static void make_ahead(struct pgr_syncer *s)
+{
+	struct pgr_segfile f = s->ahead_file;
+	bool make = s->ahead == AHEAD_NONE;
+	struct pgr_err ignored; /* if the reason is still there when the file is needed, the owner will meet it */
+	int rc;
+
+	s->busy = true;
+	pthread_mutex_unlock(&s->lock);
+	rc = make ? pgr_segfile_create(s->dir, PGR_SEGFILE_AHEAD, &f, &ignored)
+		  : pgr_segfile_sync(s->dir, &f, &ignored);
+	if (rc != PGR_OK && !make)
+		pgr_segfile_remove(s->dir, &f);
+	pthread_mutex_lock(&s->lock);
+	s->busy = false;
+	s->ahead_file = f;
+	s->ahead = rc != PGR_OK ? AHEAD_FAILED : make ? AHEAD_MADE : AHEAD_READY;
+	pthread_cond_broadcast(&s->done);
+}
+
+static void *thread_main(void *arg)
+{
+	struct pgr_syncer *s = arg;
+
+	pthread_mutex_lock(&s->lock);
+	while (!s->quit) {
+		if (is_due(s))
+			run_round(s);
+		else if (is_ahead_due(s))
+			make_ahead(s);
+		else
+			pthread_cond_wait(&s->work, &s->lock);
+	}
+	pthread_mutex_unlock(&s->lock);
+	return NULL;
+}
+
+/* Something may be due now: the thread's to find out, or done here. */
+static void start_work(struct pgr_syncer *s)
+{
+	if (s->threaded)
+		pthread_cond_signal(&s->work);
+	else
+		while (is_due(s))
+			run_round(s);
+}
+
+/* ---- making and freeing ---- */
+
+int pgr_syncer_new(struct pgr_syncer **out, const struct pgr_waldir *dir, bool threaded, struct pgr_err *err)
+{
+	struct pgr_syncer *s = calloc(1, sizeof(*s));
+	int rc;
+
+	*out = NULL;
+	if (s == NULL)
+		return pgr_err_nomem(err);
+	s->dir = dir;
+	s->ahead_file.fd = -1;
+	s->threaded = threaded;
+	atomic_init(&s->written, PGR_LSN_INVALID);
+	atomic_init(&s->synced, PGR_LSN_INVALID);
+	atomic_init(&s->has_failed, false);
+	pthread_mutex_init(&s->lock, NULL);
+	pthread_cond_init(&s->work, NULL);
+	pthread_cond_init(&s->done, NULL);
+	rc = threaded ? pthread_create(&s->thread, NULL, thread_main, s) : 0;
+	if (rc != 0) {
+		s->threaded = false;
+		pgr_syncer_free(s);
+		return pgr_err_sys(err, rc, "could not create a thread that syncs");
+	}
+	*out = s;
+	return PGR_OK;
+}
+
+static void end_thread(struct pgr_syncer *s)
+{
+	if (!s->threaded)
+		return;
+	pthread_mutex_lock(&s->lock);
+	s->quit = true;
+	pthread_cond_signal(&s->work);
+	pthread_mutex_unlock(&s->lock);
+	pthread_join(s->thread, NULL);
+}
+
+void pgr_syncer_free(struct pgr_syncer *s)
+{
+	if (s == NULL)
+		return;
+	end_thread(s);
+	for (size_t i = 0; i < s->n; i++)
+		pgr_segfile_drop(s->dir, &s->segs[i].file);
+	pgr_syncer_drop_ahead(s);
+	pthread_cond_destroy(&s->work);
+	pthread_cond_destroy(&s->done);
+	pthread_mutex_destroy(&s->lock);
+	free(s);
+}
+
+void pgr_syncer_set_wake(struct pgr_syncer *s, void (*fn)(void *arg), void *arg)
+{
+	pthread_mutex_lock(&s->lock);
+	s->wake = fn;
+	s->wake_arg = arg;
+	pthread_mutex_unlock(&s->lock);
+}
+
+/* ---- where it stands ---- */
+
+pgr_lsn pgr_syncer_written(const struct pgr_syncer *s)
+{
+	return atomic_load(&s->written);
+}
+
+pgr_lsn pgr_syncer_synced(const struct pgr_syncer *s)
+{
+	return atomic_load(&s->synced);
+}
+
+bool pgr_syncer_is_failed(const struct pgr_syncer *s)
+{
+	return atomic_load(&s->has_failed);
+}
+
+/* ---- the owner ---- */
+
+int pgr_syncer_check(struct pgr_syncer *s, struct pgr_err *err)
+{
+	int rc;
+
+	if (!atomic_load(&s->has_failed))
+		return PGR_OK;
+	pthread_mutex_lock(&s->lock);
+	rc = check(s, err);
+	pthread_mutex_unlock(&s->lock);
+	return rc;
+}
+
+int pgr_syncer_fail(struct pgr_syncer *s, const struct pgr_err *err)
+{
+	pthread_mutex_lock(&s->lock);
+	latch(s, err);
+	s->told = true;
+	pthread_mutex_unlock(&s->lock);
+	return PGR_ERR;
+}
+
+void pgr_syncer_reset(struct pgr_syncer *s, pgr_lsn lsn)
+{
+	pthread_mutex_lock(&s->lock);
+	assert(s->n == 0 && !s->busy);
+	atomic_store(&s->written, lsn);
+	atomic_store(&s->synced, lsn);
+	s->requested = lsn;
+	pthread_mutex_unlock(&s->lock);
+}
+
+bool pgr_syncer_has_room(struct pgr_syncer *s)
+{
+	bool room;
+
+	pthread_mutex_lock(&s->lock);
+	room = s->n < PGR_SYNCER_QUEUE;
+	pthread_mutex_unlock(&s->lock);
+	return room;
+}
+
+/* While it is worked on it counts as not there: making another one is quicker than to wait. */
+int pgr_syncer_take_ahead(struct pgr_syncer *s, struct pgr_segfile *f)
+{
+	int rc = PGR_MORE;
+
+	pthread_mutex_lock(&s->lock);
+	if (!s->busy && (s->ahead == AHEAD_MADE || s->ahead == AHEAD_READY)) {
+		*f = s->ahead_file;
+		s->ahead = AHEAD_NONE;
+		s->ahead_file.fd = -1;
+		rc = PGR_OK;
+	}
+	pthread_mutex_unlock(&s->lock);
+	return rc;
+}
+
+void pgr_syncer_drop_ahead(struct pgr_syncer *s)
+{
+	pthread_mutex_lock(&s->lock);
+	while (s->busy)
+		pthread_cond_wait(&s->done, &s->lock);
+	if (s->ahead == AHEAD_MADE || s->ahead == AHEAD_READY)
+		pgr_segfile_remove(s->dir, &s->ahead_file);
+	s->ahead = AHEAD_NONE;
+	pthread_mutex_unlock(&s->lock);
+}
+
+void pgr_syncer_open(struct pgr_syncer *s, const struct pgr_segfile *f)
+{
+	pthread_mutex_lock(&s->lock);
+	assert(!is_open(s) && s->n < PGR_SYNCER_QUEUE + 1);
+	s->segs[s->n++] = (struct segment){.file = *f};
+	if (s->ahead == AHEAD_FAILED)
+		s->ahead = AHEAD_NONE;
+	if (s->threaded)
+		pthread_cond_signal(&s->work);
+	pthread_mutex_unlock(&s->lock);
+}
+
+/* Without syncs, what is written is as good as it gets. */
+void pgr_syncer_wrote(struct pgr_syncer *s, pgr_lsn lsn)
+{
+	assert(lsn >= atomic_load(&s->written));
+	atomic_store(&s->written, lsn);
+	if (s->dir->sync)
+		return;
+	pthread_mutex_lock(&s->lock);
+	publish(s, lsn);
+	pthread_mutex_unlock(&s->lock);
+}
+
+/* A failure of this very work is the caller's to return. */
+static int finish_locked(struct pgr_syncer *s, pgr_lsn lsn, struct pgr_err *err)
+{
+	assert(is_open(s) && lsn >= atomic_load(&s->written));
+	s->segs[s->n - 1].complete = true;
+	s->segs[s->n - 1].end = lsn;
+	atomic_store(&s->written, lsn);
+	start_work(s);
+	return check(s, err);
+}
+
+int pgr_syncer_finish(struct pgr_syncer *s, pgr_lsn lsn, struct pgr_err *err)
+{
+	int rc;
+
+	pthread_mutex_lock(&s->lock);
+	rc = finish_locked(s, lsn, err);
+	pthread_mutex_unlock(&s->lock);
+	return rc;
+}
+
+static int request_locked(struct pgr_syncer *s, struct pgr_err *err)
+{
+	int rc = check(s, err);
+
+	if (rc != PGR_OK)
+		return rc;
+	s->requested = atomic_load(&s->written);
+	start_work(s);
+	return check(s, err);
+}
+
+int pgr_syncer_request(struct pgr_syncer *s, struct pgr_err *err)
+{
+	int rc;
+
+	pthread_mutex_lock(&s->lock);
+	rc = request_locked(s, err);
+	pthread_mutex_unlock(&s->lock);
+	return rc;
+}
+
+int pgr_syncer_wait(struct pgr_syncer *s, struct pgr_err *err)
+{
+	int rc;
+
+	pthread_mutex_lock(&s->lock);
+	rc = request_locked(s, err);
+	while (rc == PGR_OK && is_due(s)) {
+		pthread_cond_wait(&s->done, &s->lock);
+		rc = check(s, err);
+	}
+	assert(rc != PGR_OK || atomic_load(&s->synced) == atomic_load(&s->written));
+	pthread_mutex_unlock(&s->lock);
+	return rc;
+}
+
+void pgr_syncer_detach(struct pgr_syncer *s, struct pgr_segfile *f)
+{
+	f->fd = -1;
+	pthread_mutex_lock(&s->lock);
+	while (s->busy)
+		pthread_cond_wait(&s->done, &s->lock);
+	if (is_open(s))
+		*f = s->segs[--s->n].file;
+	for (size_t i = 0; i < s->n; i++) /* they were not taken on any more */
+		pgr_segfile_drop(s->dir, &s->segs[i].file);
+	s->n = 0;
+	pthread_mutex_unlock(&s->lock);
+}
