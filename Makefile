@@ -89,6 +89,7 @@ BACKUP_SRC = \
 	backup/recheck.c \
 	backup/recovery_conf.c \
 	backup/root.c \
+	backup/rowsum.c \
 	backup/run.c \
 	backup/source.c \
 	backup/sql.c \
@@ -124,7 +125,7 @@ UNIT_TESTS = \
 	backup/test_extract backup/test_filelist backup/test_filesum backup/test_inflate backup/test_lane_work \
 	backup/test_lanes backup/test_layout backup/test_listing backup/test_lowlevel backup/test_manifest \
 	backup/test_pagecheck backup/test_ratelimit backup/test_readahead backup/test_recheck \
-	backup/test_recovery_conf backup/test_sql backup/test_stream_check backup/test_tar \
+	backup/test_recovery_conf backup/test_rowsum backup/test_sql backup/test_stream_check backup/test_tar \
 	backup/test_wal_stream \
 	tools/test_connopts tools/test_message tools/test_signals
 

@@ -17,7 +17,12 @@ static const char signature[11] = "PGCOPY\n\377\r\n";
 
 void pgr_copyrows_init(struct pgr_copyrows *r, struct pgr_client *client)
 {
-	*r = (struct pgr_copyrows){.client = client};
+	pgr_copyrows_init_columns(r, client, 1);
+}
+
+void pgr_copyrows_init_columns(struct pgr_copyrows *r, struct pgr_client *client, unsigned columns)
+{
+	*r = (struct pgr_copyrows){.client = client, .columns = columns};
 }
 
 static int malformed(const char *what, struct pgr_err *err)
@@ -160,22 +165,13 @@ static int read_end(struct pgr_copyrows *r, struct pgr_err *err)
 	return PGR_MORE;
 }
 
-static int read_row_head(struct pgr_copyrows *r, bool *is_null, uint32_t *len, struct pgr_err *err)
+static int read_value_head(struct pgr_copyrows *r, bool *is_null, uint32_t *len, struct pgr_err *err)
 {
 	uint8_t head[4];
-	struct pgr_cursor c = pgr_cur(head, 2);
-	uint16_t ncols;
+	struct pgr_cursor c = pgr_cur(head, sizeof(head));
 
-	if (take_all(r, head, 2, err) != PGR_OK)
-		return PGR_ERR;
-	ncols = pgr_cur_u16(&c);
-	if (ncols == TRAILER)
-		return read_end(r, err);
-	if (ncols != 1)
-		return malformed("a row has not exactly one column", err);
 	if (take_all(r, head, sizeof(head), err) != PGR_OK)
 		return PGR_ERR;
-	c = pgr_cur(head, sizeof(head));
 	*len = pgr_cur_u32(&c);
 	*is_null = *len == NULL_VALUE;
 	if (*is_null)
@@ -183,13 +179,44 @@ static int read_row_head(struct pgr_copyrows *r, bool *is_null, uint32_t *len, s
 	else if (*len > INT32_MAX)
 		return malformed("a value has an impossible length", err);
 	r->left = *len;
+	r->columns_left--;
 	return PGR_OK;
+}
+
+static int read_row_head(struct pgr_copyrows *r, bool *is_null, uint32_t *len, struct pgr_err *err)
+{
+	uint8_t head[2];
+	struct pgr_cursor c = pgr_cur(head, sizeof(head));
+	uint16_t ncols;
+
+	if (take_all(r, head, sizeof(head), err) != PGR_OK)
+		return PGR_ERR;
+	ncols = pgr_cur_u16(&c);
+	if (ncols == TRAILER)
+		return read_end(r, err);
+	if (ncols != r->columns)
+		return malformed(r->columns == 1 ? "a row has not exactly one column"
+						 : "a row has not as many columns as were asked for",
+				 err);
+	r->columns_left = r->columns;
+	return read_value_head(r, is_null, len, err);
+}
+
+static int next_value(struct pgr_copyrows *r, bool *is_null, uint32_t *len, struct pgr_err *err)
+{
+	if (skip(r, r->left, err) != PGR_OK)
+		return PGR_ERR;
+	r->left = 0;
+	return read_value_head(r, is_null, len, err);
 }
 
 static int next_row(struct pgr_copyrows *r, bool *is_null, uint32_t *len, struct pgr_err *err)
 {
 	if (!r->begun && read_header(r, err) != PGR_OK)
 		return PGR_ERR;
+	while (r->columns_left > 0)
+		if (next_value(r, is_null, len, err) != PGR_OK)
+			return PGR_ERR;
 	if (skip(r, r->left, err) != PGR_OK)
 		return PGR_ERR;
 	r->left = 0;
@@ -207,6 +234,20 @@ int pgr_copyrows_next(struct pgr_copyrows *r, bool *is_null, uint32_t *len, stru
 		return PGR_MORE;
 	wake = pgr_client_set_wake(r->client, -1);
 	rc = next_row(r, is_null, len, err);
+	pgr_client_set_wake(r->client, wake);
+	return rc;
+}
+
+int pgr_copyrows_column(struct pgr_copyrows *r, bool *is_null, uint32_t *len, struct pgr_err *err)
+{
+	int wake, rc;
+
+	*is_null = false;
+	*len = 0;
+	if (r->columns_left == 0)
+		return pgr_err_set(err, PGR_E_USAGE, "a row of a COPY has no further column");
+	wake = pgr_client_set_wake(r->client, -1);
+	rc = next_value(r, is_null, len, err);
 	pgr_client_set_wake(r->client, wake);
 	return rc;
 }

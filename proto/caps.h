@@ -26,6 +26,7 @@ enum pgr_cap {
 	PGR_CAP_SLOT_DROP_WAIT,	  /* 10: DROP_REPLICATION_SLOT ... WAIT */
 	PGR_CAP_GROUP_ACCESS,	  /* 11: data_directory_mode */
 	PGR_CAP_SQL_READ_GRANTS,  /* 11: EXECUTE can be granted on the functions that read files, before: superusers */
+	PGR_CAP_SQL_SHA256,	  /* 11: sha256(bytea), before: md5(bytea) */
 	PGR_CAP_VERIFY_CHECKSUMS, /* 11: NOVERIFY_CHECKSUMS / VERIFY_CHECKSUMS */
 	PGR_CAP_RECOVERY_SIGNAL,  /* 12: standby.signal and postgresql.auto.conf instead of recovery.conf */
 	PGR_CAP_MANIFEST,	  /* 13 */
