@@ -3,6 +3,9 @@
  * (make_sort_input_target in src/backend/optimizer/plan/planner.c, since 9.6), so that only numbers and names are
  * sorted and rows flow as they are read.  Of a file only what was listed is asked for: what has grown since then is in
  * the WAL.
+ *
+ * With digests, reading is a query below: its ORDER BY and OFFSET 0 keep the planner from pulling it up, so that each
+ * row is read once, hashed where it lies and sent; the sort still comes below the reading.
  */
 #include "backup/lane_query.h"
 
@@ -10,6 +13,9 @@
 #include <string.h>
 
 #include "backup/sql.h"
+
+/* A file of size 0 is not opened: it may be a pipe, where the server would wait for a writer for ever. */
+#define CONTENT "CASE WHEN t > s THEN pg_catalog.pg_read_binary_file(f, o, least(w, t - o), true) ELSE '' END"
 
 static int put_piece(struct pgr_buf *out, const char *path, const struct pgr_lane_piece *p, size_t i,
 		     struct pgr_err *err)
@@ -24,21 +30,27 @@ static int put_piece(struct pgr_buf *out, const char *path, const struct pgr_lan
 			      p->to, number, p->row, number);
 }
 
-int pgr_lane_query(struct pgr_buf *out, const struct pgr_filelist *list, const struct pgr_lane_piece *pieces, size_t n,
-		   struct pgr_err *err)
+static int begin(struct pgr_buf *out, enum pgr_rowsum_algo sums, struct pgr_err *err)
 {
-	/* A file of size 0 is not opened: it may be a pipe, where the server would wait for a writer for ever. */
+	if (sums == PGR_ROWSUM_NONE)
+		return pgr_buf_puts(out, "COPY (SELECT " CONTENT " FROM (VALUES ", err);
+	if (pgr_buf_puts(out, "COPY (SELECT c, ", err) != PGR_OK ||
+	    pgr_rowsum_row_sql(out, sums, "c", "f", "o", "n", err) != PGR_OK)
+		return PGR_ERR;
+	return pgr_buf_puts(out, " FROM (SELECT f, o, least(w, t - o) n, " CONTENT " c FROM (VALUES ", err);
+}
+
+int pgr_lane_query(struct pgr_buf *out, const struct pgr_filelist *list, const struct pgr_lane_piece *pieces, size_t n,
+		   enum pgr_rowsum_algo sums, struct pgr_err *err)
+{
 	out->len = 0;
-	if (pgr_buf_puts(out,
-			 "COPY (SELECT CASE WHEN t > s THEN pg_catalog.pg_read_binary_file(f, o, least(w, t - o), "
-			 "true) ELSE '' END FROM (VALUES ",
-			 err) != PGR_OK)
+	if (begin(out, sums, err) != PGR_OK)
 		return PGR_ERR;
 	for (size_t i = 0; i < n; i++)
 		if (put_piece(out, list->entries[pieces[i].file].path, &pieces[i], i, err) != PGR_OK)
 			return PGR_ERR;
-	return pgr_buf_puts(out,
-			    ") v(i, f, s, t, w), LATERAL pg_catalog.generate_series(s, greatest(s, t - 1), w) o "
-			    "ORDER BY i, o) TO STDOUT (FORMAT binary)",
-			    err);
+	return pgr_buf_printf(out, err,
+			      ") v(i, f, s, t, w), LATERAL pg_catalog.generate_series(s, greatest(s, t - 1), w) o "
+			      "ORDER BY i, o%s) TO STDOUT (FORMAT binary)",
+			      sums != PGR_ROWSUM_NONE ? " OFFSET 0) r" : "");
 }

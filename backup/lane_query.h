@@ -7,14 +7,17 @@
 #include <stddef.h>
 
 #include "backup/lane_work.h"
+#include "backup/rowsum.h"
 #include "common/buf.h"
 #include "common/err.h"
 
 /*
  * Replaces what is in `out`.  The value of a row is NULL when its file does not exist, and shorter than its row when
  * the file ends earlier.  The session has standard_conforming_strings on.
+ *
+ * With `sums` each row has a second column: its digest (see rowsum.h), of the very bytes that the first one has.
  */
 int pgr_lane_query(struct pgr_buf *out, const struct pgr_filelist *list, const struct pgr_lane_piece *pieces, size_t n,
-		   struct pgr_err *err) PGR_MUST_USE;
+		   enum pgr_rowsum_algo sums, struct pgr_err *err) PGR_MUST_USE;
 
 #endif

@@ -2,6 +2,7 @@
 
 #include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "backup/filelist.h"
 #include "backup/lane_query.h"
@@ -19,6 +20,7 @@ void pgr_lane_reader_init(struct pgr_lane_reader *r, struct pgr_lane_shared *sha
 void pgr_lane_reader_fini(struct pgr_lane_reader *r, const struct pgr_sys *sys)
 {
 	pgr_lane_dir_fini(&r->dir, sys);
+	pgr_rowsum_fini(&r->sum);
 	pgr_buf_fini(&r->query);
 }
 
@@ -71,11 +73,74 @@ static int receive(struct pgr_lane_reader *r, uint8_t *dst, uint32_t len, struct
 	return PGR_OK;
 }
 
-/* The content of a row; one that is shorter than asked for is the file's last one, for now. */
+/* The content of a row, behind the block's whole rows, which it is not yet one of. */
 static int take_content(struct pgr_lane_reader *r, const struct pgr_lane_piece *p, uint32_t len, struct pgr_err *err)
 {
-	if (make_room(r, p, len, err) != PGR_OK || receive(r, r->block->data + r->block_len, len, err) != PGR_OK)
+	if (make_room(r, p, len, err) != PGR_OK)
 		return PGR_ERR;
+	return receive(r, r->block->data + r->block_len, len, err);
+}
+
+/* ---- its digest ---- */
+
+static int take_sum(struct pgr_lane_reader *r, const char *path, uint8_t *sum, struct pgr_err *err)
+{
+	uint32_t len;
+	bool is_null;
+	size_t n;
+
+	if (pgr_copyrows_column(&r->rows, &is_null, &len, err) != PGR_OK)
+		return PGR_ERR;
+	if (len != pgr_rowsum_len(r->sum.algo))
+		return pgr_err_set(err, PGR_E_PROTOCOL, "server sent no digest of a part of file \"%s\"", path);
+	for (uint32_t at = 0; at < len; at += (uint32_t)n)
+		if (pgr_copyrows_read(&r->rows, sum + at, len - at, &n, err) != PGR_OK)
+			return PGR_ERR;
+	return PGR_OK;
+}
+
+/* A row that comes damaged whatever we do is not to go round between the lanes for ever. */
+static int row_is_damaged(struct pgr_lane_reader *r, struct pgr_lane_piece *p, const char *path, uint64_t want,
+			  struct pgr_err *err)
+{
+	pgr_err_set(err, PGR_E_DATA, "%" PRIu64 " bytes at offset %" PRIu64 " of file \"%s\" came damaged", want,
+		    p->from, path);
+	r->damaged = ++p->damaged <= PGR_ROWSUM_TRIES;
+	if (!r->damaged)
+		pgr_err_detail(err, "They were read %" PRIu32 " times.", p->damaged);
+	return PGR_ERR;
+}
+
+static int check_sum(struct pgr_lane_reader *r, struct pgr_lane_piece *p, bool is_null, uint32_t len, uint64_t want,
+		     struct pgr_err *err)
+{
+	const char *path = r->sh->list->entries[p->file].path;
+	const struct pgr_rowsum_row row = {
+		.content = is_null   ? NULL
+			   : len > 0 ? r->block->data + r->block_len
+				     : (const void *)"",
+		.len = len,
+		.name = path,
+		.offset = p->from,
+		.length = want,
+	};
+	uint8_t theirs[PGR_ROWSUM_MAX], ours[PGR_ROWSUM_MAX];
+
+	if (take_sum(r, path, theirs, err) != PGR_OK || pgr_rowsum_row(&r->sum, &row, ours, err) != PGR_OK)
+		return PGR_ERR;
+	if (memcmp(ours, theirs, pgr_rowsum_len(r->sum.algo)) != 0)
+		return row_is_damaged(r, p, path, want, err);
+	p->damaged = 0;
+	return PGR_OK;
+}
+
+/* ---- the row as a whole ---- */
+
+/* One that is shorter than asked for is the file's last one, for now. */
+static int keep_row(struct pgr_lane_reader *r, const struct pgr_lane_piece *p, uint32_t len, struct pgr_err *err)
+{
+	if (len == 0)
+		return pgr_lane_files_skip(r->sh->files, p->file, 1, err);
 	r->block_len += len;
 	r->block_rows++;
 	return PGR_OK;
@@ -90,9 +155,14 @@ static int take_row(struct pgr_lane_reader *r, struct pgr_lane_piece *p, bool is
 		return pgr_err_set(err, PGR_E_PROTOCOL,
 				   "server sent %" PRIu32 " bytes of file \"%s\" instead of %" PRIu64, len,
 				   r->sh->list->entries[p->file].path, want);
+	if (len > 0 && take_content(r, p, len, err) != PGR_OK)
+		return PGR_ERR;
+	if (r->sum.algo != PGR_ROWSUM_NONE && check_sum(r, p, is_null, len, want, err) != PGR_OK)
+		return PGR_ERR;
+	/* Only now: a file that is made is one that the server has. */
 	if (!is_null && pgr_lane_files_make(r->sh->files, p->file, &r->dir, err) != PGR_OK)
 		return PGR_ERR;
-	if ((len > 0 ? take_content(r, p, len, err) : pgr_lane_files_skip(r->sh->files, p->file, 1, err)) != PGR_OK)
+	if (keep_row(r, p, len, err) != PGR_OK)
 		return PGR_ERR;
 	p->from += want;
 	r->to_come -= want;
@@ -107,7 +177,7 @@ static int take_row(struct pgr_lane_reader *r, struct pgr_lane_piece *p, bool is
 
 static int send_request(struct pgr_lane_reader *r, const struct pgr_lane_request *q, struct pgr_err *err)
 {
-	if (pgr_lane_query(&r->query, r->sh->list, q->pieces + q->at, q->n - q->at, err) != PGR_OK)
+	if (pgr_lane_query(&r->query, r->sh->list, q->pieces + q->at, q->n - q->at, r->sum.algo, err) != PGR_OK)
 		return PGR_ERR;
 	return pgr_client_send_ahead(r->client, &r->query, err);
 }
@@ -116,7 +186,7 @@ static void begin_request(struct pgr_lane_reader *r, struct pgr_lane_request *q)
 {
 	r->now = q;
 	r->to_come = pgr_lane_request_bytes(q);
-	pgr_copyrows_init(&r->rows, r->client);
+	pgr_copyrows_init_columns(&r->rows, r->client, r->sum.algo != PGR_ROWSUM_NONE ? 2 : 1);
 }
 
 /* Takes and sends what is due.  PGR_MORE: nothing is under way, and nothing is left to do. */
@@ -172,6 +242,9 @@ int pgr_lane_reader_run(struct pgr_lane_reader *r, struct pgr_client *client, st
 	int rc;
 
 	r->client = client;
+	r->damaged = false;
+	if (r->sh->verify && pgr_rowsum_init(&r->sum, pgr_rowsum_algo(pgr_client_version(client)), err) != PGR_OK)
+		return PGR_ERR;
 	while ((rc = keep_busy(r, err)) == PGR_OK && (rc = next_row(r, err)) == PGR_OK)
 		continue;
 	return rc == PGR_MORE ? PGR_OK : PGR_ERR;

@@ -3,6 +3,9 @@
  *
  * A request is sent while the one before it still comes, so that the server always has something to do.  What was
  * posted is never read again: after a loss a piece goes on behind its last whole row.
+ *
+ * With verification a row is whole when its content has the digest that the server computed.  Hashing is the lane's
+ * work: it would otherwise wait for the server, whose digest takes at least as long.
  */
 #ifndef PGR_BACKUP_LANE_READ_H
 #define PGR_BACKUP_LANE_READ_H
@@ -16,6 +19,7 @@
 #include "backup/lane_files.h"
 #include "backup/lane_work.h"
 #include "backup/ratelimit.h"
+#include "backup/rowsum.h"
 #include "common/buf.h"
 #include "common/err.h"
 
@@ -29,6 +33,7 @@ struct pgr_lane_shared {
 	struct pgr_lane_files *files;
 	struct pgr_pool *pool; /* blocks of at least PGR_LANE_ROW */
 	struct pgr_ratelimit *rate;
+	bool verify;
 	_Atomic uint64_t bytes; /* received */
 };
 
@@ -38,6 +43,8 @@ struct pgr_lane_reader {
 	unsigned lane;
 	struct pgr_client *client; /* while it runs */
 	uint64_t rows_read;	   /* by this lane, on all its sessions */
+	struct pgr_rowsum sum;	   /* NONE without verification */
+	bool damaged;		   /* the last error was that a row came damaged, and it may be read again */
 
 	struct pgr_lane_request *now;	/* its rows are coming */
 	struct pgr_lane_request *ahead; /* sent behind it */
@@ -61,6 +68,7 @@ void pgr_lane_reader_fini(struct pgr_lane_reader *r, const struct pgr_sys *sys);
 
 /*
  * Reads with `client` until all work of all lanes is done.  PGR_ERR: the lane then holds what it has not finished.
+ * PGR_E_DATA: a row came damaged.
  */
 int pgr_lane_reader_run(struct pgr_lane_reader *r, struct pgr_client *client, struct pgr_err *err) PGR_MUST_USE;
 

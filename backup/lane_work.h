@@ -24,6 +24,7 @@ struct pgr_lane_piece {
 	size_t file;	   /* entry of the list */
 	uint64_t from, to; /* `from` moves on with every row that was dealt with; 0 and 0 for an empty file: one row */
 	uint32_t row;	   /* bytes of a row */
+	uint32_t damaged;  /* how often the row at `from` came damaged */
 };
 
 struct pgr_lane_request {

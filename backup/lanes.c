@@ -26,6 +26,7 @@
 /* How long to wait before each further attempt to get a lost session back; progress begins anew. */
 static const int64_t backoff_ms[] = {100, 500, 1000, 2000, 5000};
 #define ATTEMPTS (sizeof(backoff_ms) / sizeof(backoff_ms[0]))
+_Static_assert(ATTEMPTS == PGR_ROWSUM_TRIES, "a row is read as often as a connection is tried");
 
 struct lane {
 	struct pgr_lanes *l;
@@ -168,6 +169,12 @@ static bool may_retry(const struct pgr_err *err)
 	return strncmp(err->sqlstate, "08", 2) == 0 || strncmp(err->sqlstate, "40", 2) == 0;
 }
 
+/* Whoever damages rows does not spare what is around them: with verification another connection is tried. */
+static bool is_distrusted(const struct lane *ln, const struct pgr_err *err)
+{
+	return ln->l->o.verify_transfer && (ln->reader.damaged || err->cls == PGR_E_PROTOCOL);
+}
+
 /* This lane had its answer.  With `wait`: whether others got a session, as soon as that is known. */
 static bool others_opened(struct pgr_lanes *l, bool opened, bool wait)
 {
@@ -208,7 +215,10 @@ static int open_again(struct lane *ln, struct pgr_err *err)
 	if (ln->reader.rows_read > ln->rows_at_loss)
 		ln->attempts = 0;
 	ln->rows_at_loss = ln->reader.rows_read;
-	tell(l, "lane %u lost its connection: %s", ln->number, err->msg);
+	tell(l,
+	     is_distrusted(ln, err) ? "lane %u does not trust its connection any more: %s"
+				    : "lane %u lost its connection: %s",
+	     ln->number, err->msg);
 	while (ln->attempts < ATTEMPTS) {
 		if (pgr_stop_wait(l->stop, l->sys, backoff_ms[ln->attempts++], &later) != PGR_OK) {
 			*err = later;
@@ -236,7 +246,7 @@ static int serve(struct lane *ln, struct pgr_err *err)
 
 		if (pgr_lane_reader_run(&ln->reader, ln->client, err) == PGR_OK)
 			return PGR_OK;
-		if (!may_retry(err)) {
+		if (!may_retry(err) && !is_distrusted(ln, err)) {
 			pgr_lane_reader_abandon(&ln->reader);
 			return PGR_ERR;
 		}
@@ -372,8 +382,12 @@ int pgr_lanes_new(struct pgr_lanes **out, const struct pgr_lanes_opts *opts, con
 		pgr_lanes_free(l);
 		return PGR_ERR;
 	}
-	l->shared = (struct pgr_lane_shared){
-		.list = opts->list, .work = l->work, .files = l->files, .pool = opts->pool, .rate = &l->rate};
+	l->shared = (struct pgr_lane_shared){.list = opts->list,
+					     .work = l->work,
+					     .files = l->files,
+					     .pool = opts->pool,
+					     .rate = &l->rate,
+					     .verify = opts->verify_transfer};
 	*out = l;
 	return PGR_OK;
 }
@@ -487,6 +501,7 @@ int pgr_lanes_recheck(struct pgr_lanes *l, struct pgr_client *client, uint64_t *
 		.files = l->files,
 		.pages = l->o.pages,
 		.digest = l->o.digest,
+		.verify_transfer = l->o.verify_transfer,
 		.notice = l->o.notice,
 		.info = l->o.info,
 		.arg = l->o.arg,

@@ -8,6 +8,10 @@
  *
  * A file that is gone is left out; one that is shorter than when it was listed is filled up with zeros, one that is
  * longer is cut: as BASE_BACKUP does.
+ *
+ * With verify_transfer the server sends a digest of every row.  A row that does not have it is never written; the
+ * connection is given up, and what is left is read over a new one, as after a loss: PGR_E_DATA, with the name of the
+ * file, when that was done as often as a lost connection is opened again.
  */
 #ifndef PGR_BACKUP_LANES_H
 #define PGR_BACKUP_LANES_H
@@ -41,6 +45,7 @@ struct pgr_lanes_opts {
 	const char *server_id; /* of that session (pgr_lanes_server_id): a lane must reach the same server; NULL: any */
 	enum pgr_digest_algo digest; /* of the manifest; SHA keeps a file on one lane */
 	struct pgr_pagecheck *pages; /* NULL: page checksums are not checked */
+	bool verify_transfer;	     /* digests of the server, also in pgr_lanes_recheck */
 	uint64_t max_rate_bytes;     /* a second, over all lanes; 0: unlimited */
 	pgr_notice_fn *notice;
 	void (*info)(void *arg, const char *line);    /* a lane that was opened again; NULL; from any thread */

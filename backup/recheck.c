@@ -15,6 +15,7 @@
 #include "backup/lane_query.h"
 #include "backup/layout.h"
 #include "backup/pagecheck.h"
+#include "backup/rowsum.h"
 #include "common/buf.h"
 #include "common/fs.h"
 #include "common/sys.h"
@@ -34,7 +35,8 @@ struct recheck {
 	const struct pgr_recheck *c;
 	struct pgr_client *client;
 	uint32_t page_bytes;
-	struct page *list; /* by file and block, each once */
+	struct pgr_rowsum sum; /* NONE without verification */
+	struct page *list;     /* by file and block, each once */
 	size_t n, cap;
 	uint64_t bad;
 
@@ -316,58 +318,133 @@ static int send_query(struct recheck *r, const struct page *list, size_t n, stru
 		pieces[i] = (struct pgr_lane_piece){
 			.file = list[i].file, .from = off, .to = off + r->page_bytes, .row = r->page_bytes};
 	}
-	rc = pgr_lane_query(&text, r->c->list, pieces, n, err);
+	rc = pgr_lane_query(&text, r->c->list, pieces, n, r->sum.algo, err);
 	if (rc == PGR_OK)
 		rc = pgr_client_send(r->client, &text, err);
 	pgr_buf_fini(&text);
 	return rc;
 }
 
-/* *whole is false for a page that is not there any more: its file was cut or removed. */
-static int read_page(struct recheck *r, struct pgr_copyrows *rows, uint8_t *page, bool *whole, struct pgr_err *err)
+static int read_value(struct pgr_copyrows *rows, uint8_t *value, uint32_t len, struct pgr_err *err)
+{
+	size_t n;
+
+	for (uint32_t at = 0; at < len; at += (uint32_t)n)
+		if (pgr_copyrows_read(rows, value + at, len - at, &n, err) != PGR_OK)
+			return PGR_ERR;
+	return PGR_OK;
+}
+
+/* PGR_MORE: the page does not have the digest that the server computed. */
+static int check_sum(struct recheck *r, struct pgr_copyrows *rows, const struct page *p, const uint8_t *page,
+		     uint32_t len, struct pgr_err *err)
+{
+	const struct pgr_rowsum_row row = {
+		.content = page,
+		.len = len,
+		.name = r->c->list->entries[p->file].path,
+		.offset = (uint64_t)p->block * r->page_bytes,
+		.length = r->page_bytes,
+	};
+	uint8_t theirs[PGR_ROWSUM_MAX], ours[PGR_ROWSUM_MAX];
+	uint32_t sum_len;
+	bool is_null;
+
+	if (r->sum.algo == PGR_ROWSUM_NONE)
+		return PGR_OK;
+	if (pgr_copyrows_column(rows, &is_null, &sum_len, err) != PGR_OK)
+		return PGR_ERR;
+	if (sum_len != pgr_rowsum_len(r->sum.algo))
+		return pgr_err_set(err, PGR_E_PROTOCOL, "server sent no digest of a page of file \"%s\"", row.name);
+	if (read_value(rows, theirs, sum_len, err) != PGR_OK || pgr_rowsum_row(&r->sum, &row, ours, err) != PGR_OK)
+		return PGR_ERR;
+	return memcmp(ours, theirs, sum_len) == 0 ? PGR_OK : PGR_MORE;
+}
+
+/*
+ * *whole is false for a page that is not there any more: its file was cut or removed.  PGR_MORE: it came damaged.
+ */
+static int read_page(struct recheck *r, struct pgr_copyrows *rows, const struct page *p, uint8_t *page, bool *whole,
+		     struct pgr_err *err)
 {
 	bool is_null;
 	uint32_t len;
-	size_t n;
 	int rc = pgr_copyrows_next(rows, &is_null, &len, err);
 
+	*whole = len == r->page_bytes;
 	if (rc == PGR_MORE || (rc == PGR_OK && len > r->page_bytes))
 		return pgr_err_set(err, PGR_E_PROTOCOL, "server did not send the pages that were asked for");
-	*whole = len == r->page_bytes;
-	for (uint32_t at = 0; rc == PGR_OK && at < len; at += (uint32_t)n)
-		rc = pgr_copyrows_read(rows, page + at, len - at, &n, err);
-	return rc;
+	if (rc == PGR_OK)
+		rc = read_value(rows, page, len, err);
+	return rc == PGR_OK ? check_sum(r, rows, p, is_null ? NULL : page, len, err) : rc;
 }
 
-static int look_at(struct recheck *r, const struct page *list, size_t n, struct pgr_err *err)
+/* The end of an answer; what still comes before it is of no use after a damaged page. */
+static int end_answer(struct pgr_copyrows *rows, bool damaged, struct pgr_err *err)
 {
-	struct pgr_copyrows rows;
-	uint64_t aligned[PAGE_MAX / sizeof(uint64_t)]; /* checksums are computed in words */
-	uint8_t *page = (uint8_t *)aligned;
 	uint32_t len;
-	bool whole;
+	bool is_null;
 	int rc;
 
-	if (send_query(r, list, n, err) != PGR_OK)
-		return PGR_ERR;
-	pgr_copyrows_init(&rows, r->client);
-	for (size_t i = 0; i < n; i++) {
-		if (read_page(r, &rows, page, &whole, err) != PGR_OK)
-			return PGR_ERR;
-		if (whole && judge(r, &list[i], page, err) != PGR_OK)
-			return PGR_ERR;
-	}
-	rc = pgr_copyrows_next(&rows, &whole, &len, err);
+	do
+		rc = pgr_copyrows_next(rows, &is_null, &len, err);
+	while (rc == PGR_OK && damaged);
 	if (rc == PGR_OK)
 		return pgr_err_set(err, PGR_E_PROTOCOL, "server sent more pages than were asked for");
 	return rc == PGR_MORE ? PGR_OK : PGR_ERR;
 }
 
+/* Up to a page that came damaged: *done counts those before it. */
+static int look_at(struct recheck *r, const struct page *list, size_t n, size_t *done, struct pgr_err *err)
+{
+	struct pgr_copyrows rows;
+	uint64_t aligned[PAGE_MAX / sizeof(uint64_t)]; /* checksums are computed in words */
+	uint8_t *page = (uint8_t *)aligned;
+	bool whole;
+	int rc = PGR_OK;
+
+	*done = 0;
+	if (send_query(r, list, n, err) != PGR_OK)
+		return PGR_ERR;
+	pgr_copyrows_init_columns(&rows, r->client, r->sum.algo != PGR_ROWSUM_NONE ? 2 : 1);
+	while (rc == PGR_OK && *done < n) {
+		rc = read_page(r, &rows, &list[*done], page, &whole, err);
+		if (rc == PGR_OK && whole && judge(r, &list[*done], page, err) != PGR_OK)
+			return PGR_ERR;
+		*done += rc == PGR_OK;
+	}
+	return rc == PGR_ERR ? PGR_ERR : end_answer(&rows, rc == PGR_MORE, err);
+}
+
+/* The session holds the backup open, so it cannot be given up: the page is read again over the same one. */
+static int read_again(struct recheck *r, const struct page *p, unsigned *tries, struct pgr_err *err)
+{
+	const char *path = r->c->list->entries[p->file].path;
+	char line[128 + 512];
+
+	if (++*tries > PGR_ROWSUM_TRIES) {
+		pgr_err_set(err, PGR_E_DATA, "page %" PRIu32 " of file \"%s\" came damaged", p->block, path);
+		return pgr_err_detail(err, "It was read %u times.", *tries);
+	}
+	snprintf(line, sizeof(line), "page %" PRIu32 " of file \"%.512s\" came damaged and is read again", p->block,
+		 path);
+	if (r->c->info != NULL)
+		r->c->info(r->c->arg, line);
+	return PGR_OK;
+}
+
 static int look_at_all(struct recheck *r, struct pgr_err *err)
 {
-	for (size_t at = 0, n; at < r->n; at += n) {
-		n = r->n - at < PAGES_A_QUERY ? r->n - at : PAGES_A_QUERY;
-		if (look_at(r, r->list + at, n, err) != PGR_OK)
+	unsigned tries = 0;
+
+	for (size_t at = 0, done; at < r->n; at += done) {
+		size_t n = r->n - at < PAGES_A_QUERY ? r->n - at : PAGES_A_QUERY;
+
+		if (look_at(r, r->list + at, n, &done, err) != PGR_OK)
+			return PGR_ERR;
+		if (done > 0)
+			tries = 0;
+		if (done < n && read_again(r, &r->list[at + done], &tries, err) != PGR_OK)
 			return PGR_ERR;
 	}
 	if (r->begun && end_file(r, err) != PGR_OK)
@@ -380,11 +457,14 @@ int pgr_recheck_pages(const struct pgr_recheck *c, struct pgr_client *client, ui
 	struct recheck r = {.c = c, .client = client, .page_bytes = pgr_pagecheck_page_bytes(c->pages), .fd = -1};
 	int rc = gather(&r, err);
 
+	if (rc == PGR_OK && c->verify_transfer)
+		rc = pgr_rowsum_init(&r.sum, pgr_rowsum_algo(pgr_client_version(client)), err);
 	if (rc == PGR_OK)
 		rc = look_at_all(&r, err);
 	rc = close_copy(&r, rc, err);
 	*failures = r.bad;
 	free(r.list);
+	pgr_rowsum_fini(&r.sum);
 	pgr_buf_fini(&r.name);
 	return rc;
 }

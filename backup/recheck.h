@@ -6,6 +6,7 @@
 #ifndef PGR_BACKUP_RECHECK_H
 #define PGR_BACKUP_RECHECK_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "common/digest.h"
@@ -25,6 +26,7 @@ struct pgr_recheck {
 	struct pgr_lane_files *files;
 	struct pgr_pagecheck *pages;
 	enum pgr_digest_algo digest;
+	bool verify_transfer;
 	pgr_notice_fn *notice;			   /* NULL */
 	void (*info)(void *arg, const char *line); /* NULL */
 	void *arg;

@@ -15,6 +15,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "backup/rowsum.h"
 #include "common/buf.h"
 #include "common/stop.h"
 #include "common/sys.h"
@@ -29,6 +30,8 @@ enum fileserver_lie {
 	FILESERVER_EXTRA_ROW, /* one row more */
 	FILESERVER_LESS_ROWS, /* one row less */
 	FILESERVER_TWO_COLUMNS,
+	FILESERVER_SHORT_SUM, /* digests lack their last byte */
+	FILESERVER_NO_SUM,    /* they are NULL */
 };
 
 struct fileserver {
@@ -53,12 +56,16 @@ struct fileserver {
 	 */
 	void (*before_row)(void *arg, const char *path, uint64_t off, uint64_t len);
 	void (*after_row)(void *arg, const char *path, uint64_t off, uint8_t *data, size_t len);
+	/* What the network does to it: data and its digest (NULL: there is none), after that was computed. */
+	void (*on_the_way)(void *arg, const char *path, uint64_t off, uint8_t *data, size_t len, uint8_t *sum);
+	/* What it does to a request. */
+	void (*mishear)(void *arg, char *path, uint64_t *off);
 	void *arg;
 
 	pthread_mutex_t lock;
 	/* under lock: */
 	int64_t sent;
-	unsigned queries, cuts, opened, rows;
+	unsigned queries, cuts, opened, rows, sums;
 };
 
 struct fileserver_session {
@@ -136,24 +143,65 @@ static inline ssize_t fileserver_read(struct fileserver *s, const char *path, ui
 	return n;
 }
 
-static inline void fileserver_row(struct fileserver_session *c, const char *path, uint64_t off, uint64_t len,
-				  bool first)
+static inline void fileserver_sum(struct fileserver *s, struct pgr_buf *row, enum pgr_rowsum_algo algo,
+				  const char *path, uint64_t off, uint64_t len, uint8_t *data, ssize_t n)
+{
+	struct pgr_rowsum_row what = {.content = n < 0 ? NULL : data,
+				      .len = n < 0 ? 0 : (size_t)n,
+				      .name = path,
+				      .offset = off,
+				      .length = len};
+	uint32_t sum_len = (uint32_t)pgr_rowsum_len(algo) - (s->lie == FILESERVER_SHORT_SUM);
+	struct pgr_rowsum sum = {0};
+	uint8_t bytes[PGR_ROWSUM_MAX];
+	struct pgr_err err;
+
+	fileserver_must(pgr_rowsum_init(&sum, algo, &err) == PGR_OK &&
+			pgr_rowsum_row(&sum, &what, bytes, &err) == PGR_OK);
+	pgr_rowsum_fini(&sum);
+	s->sums++;
+	if (s->on_the_way != NULL)
+		s->on_the_way(s->arg, path, off, data, what.len, bytes);
+	fileserver_put16(row, s->lie == FILESERVER_TWO_COLUMNS ? 3 : 2);
+	fileserver_put32(row, n < 0 ? UINT32_MAX : (uint32_t)n);
+	fileserver_put(row, data, what.len);
+	fileserver_put32(row, s->lie == FILESERVER_NO_SUM ? UINT32_MAX : sum_len);
+	fileserver_put(row, bytes, s->lie == FILESERVER_NO_SUM ? 0 : sum_len);
+}
+
+static inline void fileserver_plain(struct fileserver *s, struct pgr_buf *row, const char *path, uint64_t off,
+				    uint8_t *data, ssize_t n)
+{
+	if (s->on_the_way != NULL && n > 0)
+		s->on_the_way(s->arg, path, off, data, (size_t)n, NULL);
+	fileserver_put16(row, s->lie == FILESERVER_TWO_COLUMNS ? 2 : 1);
+	fileserver_put32(row, n < 0 ? UINT32_MAX : (uint32_t)n);
+	if (n > 0)
+		fileserver_put(row, data, (size_t)n);
+}
+
+static inline void fileserver_row(struct fileserver_session *c, enum pgr_rowsum_algo algo, const char *path,
+				  uint64_t off, uint64_t len, bool first)
 {
 	struct fileserver *s = c->srv;
 	uint8_t *data = calloc(1, len + 1);
+	char heard[PATH_MAX];
 	struct pgr_buf row = {0};
 	ssize_t n;
 
 	fileserver_must(data != NULL);
-	n = fileserver_read(s, path, off, len, data);
+	strcpy(heard, path);
+	if (s->mishear != NULL)
+		s->mishear(s->arg, heard, &off);
+	n = fileserver_read(s, heard, off, len, data);
 	if (s->lie == FILESERVER_LONG_ROW && n == (ssize_t)len)
 		n++;
 	if (first) /* the header comes with the first row, as from servers */
 		fileserver_put(&row, "PGCOPY\n\377\r\n\0\0\0\0\0\0\0\0\0", 19);
-	fileserver_put16(&row, s->lie == FILESERVER_TWO_COLUMNS ? 2 : 1);
-	fileserver_put32(&row, n < 0 ? UINT32_MAX : (uint32_t)n);
-	if (n > 0)
-		fileserver_put(&row, data, (size_t)n);
+	if (algo != PGR_ROWSUM_NONE)
+		fileserver_sum(s, &row, algo, heard, off, len, data, n);
+	else
+		fileserver_plain(s, &row, heard, off, data, n);
 	pgr_msg_copy_data(&c->out, row.data, row.len);
 	pgr_buf_fini(&row);
 	free(data);
@@ -211,10 +259,10 @@ static inline void fileserver_error(struct fileserver_session *c)
 		pgr_msg_ready(&c->out);
 }
 
-static inline void fileserver_copy(struct fileserver_session *c, const char *p, bool fail)
+static inline void fileserver_copy(struct fileserver_session *c, const char *p, enum pgr_rowsum_algo algo, bool fail)
 {
 	static const char tail[] = ") v(i, f, s, t, w), LATERAL pg_catalog.generate_series(s, greatest(s, t - 1), w) o "
-				   "ORDER BY i, o) TO STDOUT (FORMAT binary)";
+				   "ORDER BY i, o";
 	enum fileserver_lie lie = c->srv->lie;
 	char path[PATH_MAX] = "";
 	bool first = true;
@@ -239,7 +287,7 @@ static inline void fileserver_copy(struct fileserver_session *c, const char *p, 
 		for (uint64_t off = from; off == from || off < to; off += row) {
 			if (lie == FILESERVER_LESS_ROWS && *p == ')' && off + row >= to)
 				break;
-			fileserver_row(c, path, off, to - off < row ? to - off : row, first);
+			fileserver_row(c, algo, path, off, to - off < row ? to - off : row, first);
 			first = false;
 		}
 		if (fail) {
@@ -248,9 +296,11 @@ static inline void fileserver_copy(struct fileserver_session *c, const char *p, 
 		}
 	}
 	fileserver_expect(&p, tail);
+	fileserver_expect(&p, algo != PGR_ROWSUM_NONE ? " OFFSET 0) r" : "");
+	fileserver_expect(&p, ") TO STDOUT (FORMAT binary)");
 	fileserver_must(*p == '\0');
 	if (lie == FILESERVER_EXTRA_ROW)
-		fileserver_row(c, path, 0, 10, first);
+		fileserver_row(c, algo, path, 0, 10, first);
 	fileserver_must(!first || lie == FILESERVER_LESS_ROWS);
 	if (first)
 		pgr_msg_copy_data(&c->out, "PGCOPY\n\377\r\n\0\0\0\0\0\0\0\0\0", 19);
@@ -260,11 +310,40 @@ static inline void fileserver_copy(struct fileserver_session *c, const char *p, 
 	pgr_msg_ready(&c->out);
 }
 
+/* What is asked for: the beginning of a query, up to the pieces. */
+static inline enum pgr_rowsum_algo fileserver_begin(const char **text)
+{
+	enum pgr_rowsum_algo algo = PGR_ROWSUM_NONE;
+
+	if (strncmp(*text, "COPY (SELECT c, ", 16) == 0) {
+		*text += 16;
+		if (strncmp(*text, "pg_catalog.sha256(", 18) == 0)
+			algo = PGR_ROWSUM_SHA256;
+		else
+			algo = PGR_ROWSUM_MD5;
+		fileserver_expect(text,
+				  algo == PGR_ROWSUM_SHA256
+					  ? "pg_catalog.sha256(coalesce(pg_catalog.sha256(c), '')"
+					  : "pg_catalog.decode(pg_catalog.md5(coalesce(pg_catalog.decode(pg_catalog.md5"
+					    "(c), 'hex'), '')");
+		fileserver_expect(text,
+				  " || pg_catalog.textsend(f) || pg_catalog.int8send(o) || pg_catalog.int8send(n)");
+		fileserver_expect(text, algo == PGR_ROWSUM_SHA256 ? ")" : "), 'hex')");
+		fileserver_expect(text, " FROM (SELECT f, o, least(w, t - o) n, ");
+	} else {
+		fileserver_expect(text, "COPY (SELECT ");
+	}
+	fileserver_expect(text, "CASE WHEN t > s THEN pg_catalog.pg_read_binary_file(f, o, least(w, t - o), true) "
+				"ELSE '' END");
+	fileserver_expect(text, algo != PGR_ROWSUM_NONE ? " c" : "");
+	fileserver_expect(text, " FROM (VALUES ");
+	return algo;
+}
+
 static inline void fileserver_answer(struct fileserver_session *c, const char *text)
 {
-	static const char copy[] = "COPY (SELECT CASE WHEN t > s THEN pg_catalog.pg_read_binary_file(f, o, least(w, t "
-				   "- o), true) ELSE '' END FROM (VALUES ";
 	struct fileserver *s = c->srv;
+	enum pgr_rowsum_algo algo;
 	bool fail;
 
 	if (strncmp(text, "SELECT system_identifier", 24) == 0) {
@@ -276,11 +355,11 @@ static inline void fileserver_answer(struct fileserver_session *c, const char *t
 	}
 	s->queries++;
 	fail = s->error_at > 0 && s->queries >= s->error_at && s->queries < s->error_at + s->errors;
-	fileserver_expect(&text, copy);
+	algo = fileserver_begin(&text);
 	if (fail && !s->error_inside)
 		fileserver_error(c);
 	else
-		fileserver_copy(c, text, fail);
+		fileserver_copy(c, text, algo, fail);
 }
 
 /* Answers the next query that came as a whole; under lock. */

@@ -557,7 +557,7 @@ START_TEST(query_text)
 	add("it's", 0);
 	add("back\\slash 'q'", 300000);
 	ck_assert_int_eq(pgr_buf_puts(&text, "what was there before", &err), PGR_OK);
-	ck_assert_int_eq(pgr_lane_query(&text, &list, pieces, 2, &err), PGR_OK);
+	ck_assert_int_eq(pgr_lane_query(&text, &list, pieces, 2, PGR_ROWSUM_NONE, &err), PGR_OK);
 	ck_assert_str_eq(pgr_buf_str(&text),
 			 "COPY (SELECT CASE WHEN t > s THEN pg_catalog.pg_read_binary_file(f, o, least(w, t - o), "
 			 "true) ELSE '' END FROM (VALUES "
@@ -566,7 +566,7 @@ START_TEST(query_text)
 			 "LATERAL pg_catalog.generate_series(s, greatest(s, t - 1), w) o ORDER BY i, o) "
 			 "TO STDOUT (FORMAT binary)");
 	text.limit = 60;
-	ck_assert_int_eq(pgr_lane_query(&text, &list, pieces, 2, &err), PGR_ERR);
+	ck_assert_int_eq(pgr_lane_query(&text, &list, pieces, 2, PGR_ROWSUM_NONE, &err), PGR_ERR);
 	pgr_buf_fini(&text);
 }
 END_TEST

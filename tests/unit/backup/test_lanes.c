@@ -379,16 +379,21 @@ static const struct {
 	{8, 1, PGR_DIGEST_SHA256}, {8, 3, PGR_DIGEST_CRC32C}, {64, 2, PGR_DIGEST_CRC32C},
 };
 
+#define NWAYS (sizeof(ways) / sizeof(ways[0]))
+
 START_TEST(copies_everything)
 {
 	uint64_t received = 0;
 
-	opts.jobs = ways[_i].jobs;
-	opts.digest = ways[_i].digest;
+	opts.jobs = ways[_i % NWAYS].jobs;
+	opts.digest = ways[_i % NWAYS].digest;
+	opts.verify_transfer = _i >= (int)NWAYS;
+	server.version = _i % 2 == 0 ? 100023 : 150000; /* MD5, SHA-256 */
 	add_all();
-	make_lanes(ways[_i].writers);
+	make_lanes(ways[_i % NWAYS].writers);
 	must(run());
 	check_all();
+	ck_assert_uint_eq(server.sums, opts.verify_transfer ? server.rows : 0);
 	for (size_t i = 0; i < NKINDS; i++)
 		if (all_kinds[i].real > 0)
 			received += (uint64_t)all_kinds[i].real < all_kinds[i].size ? (uint64_t)all_kinds[i].real
@@ -396,7 +401,7 @@ START_TEST(copies_everything)
 	ck_assert_uint_eq(pgr_lanes_bytes(lanes), received);
 	ck_assert_uint_eq(files_begun, NKINDS - 3);
 	ck_assert_uint_eq(pgr_dirsink_files(sink), NKINDS - 3);
-	ck_assert_uint_eq(server.opened, ways[_i].jobs);
+	ck_assert_uint_eq(server.opened, ways[_i % NWAYS].jobs);
 	ck_assert_uint_eq(infos, 0);
 }
 END_TEST
@@ -543,12 +548,15 @@ END_TEST
 
 static const int64_t cuts[] = {3000000, 1234567, 700001, 400000};
 
+#define NCUTS (sizeof(cuts) / sizeof(cuts[0]))
+
 START_TEST(lost_again_and_again)
 {
 	opts.jobs = 1 + (unsigned)_i % 3;
+	opts.verify_transfer = _i >= (int)NCUTS;
 	opts.digest = _i % 2 == 0 ? PGR_DIGEST_CRC32C : PGR_DIGEST_SHA256;
 	add_all();
-	server.cut_after = cuts[_i];
+	server.cut_after = cuts[_i % NCUTS];
 	make_lanes(2);
 	must(run());
 	check_all();
@@ -736,6 +744,185 @@ START_TEST(lying_server)
 }
 END_TEST
 
+/* ---- verified ---- */
+
+/* One row, as often as is said. */
+struct damage {
+	const char *path;
+	uint64_t off;
+	int at; /* byte of the data; -1: of the digest */
+	unsigned often;
+	unsigned seen;
+};
+
+static void damage_row(void *arg, const char *path, uint64_t off, uint8_t *data, size_t len, uint8_t *sum)
+{
+	struct damage *d = arg;
+
+	if (strcmp(path, d->path) != 0 || off != d->off)
+		return;
+	d->seen++;
+	if (d->seen > d->often)
+		return;
+	if (d->at >= 0)
+		data[(size_t)d->at % len] ^= 0x10;
+	else
+		sum[0] ^= 1;
+}
+
+static const struct damage damages[] = {
+	{"PG_VERSION", 0, 1, 1},
+	{"base/5/100", 0, -1, 1}, /* empty */
+	{"base/5/110", 0, -1, 1}, /* vanished */
+	{"base/5/107", 0, 0, 1},
+	{"base/5/107", 3 * 131072, 131071, 5},
+	{"base/5/107", 5 * 131072, 0, 1}, /* its last */
+	{"base/5/109", 131072 * 79, 5000, 4},
+	{"base/5/113", 131072, 76, 2}, /* truncated */
+	{"postgresql.conf", 0, 199999, 5},
+};
+
+START_TEST(damaged_and_mended)
+{
+	struct damage d = damages[_i];
+
+	opts.jobs = 1 + (unsigned)_i % 3;
+	opts.digest = _i % 2 == 0 ? PGR_DIGEST_CRC32C : PGR_DIGEST_SHA256;
+	opts.verify_transfer = true;
+	add_all();
+	server.on_the_way = damage_row;
+	server.arg = &d;
+	make_lanes(2);
+	must(run());
+	check_all();
+	ck_assert_uint_eq(d.seen, d.often + 1);
+	ck_assert_uint_eq(server.opened, opts.jobs + d.often);
+	ck_assert_uint_eq(infos, 2 * d.often); /* given up, connected again */
+}
+END_TEST
+
+/* A row of which nothing ever comes as it is: the file is named, and nobody tries for ever. */
+START_TEST(always_damaged)
+{
+	struct damage d = {.path = _i < 2 ? "base/5/102" : "base/5/109", .at = 4711, .often = UINT32_MAX};
+
+	opts.jobs = _i % 2 == 0 ? 1 : 4;
+	opts.verify_transfer = true;
+	add_all();
+	server.on_the_way = damage_row;
+	server.arg = &d;
+	make_lanes(2);
+	expect_failure(PGR_E_DATA, d.path);
+	ck_assert_ptr_nonnull(strstr(err.msg, "at offset 0 of file"));
+	ck_assert_uint_eq(d.seen, 6);
+}
+END_TEST
+
+/* One row in 32, at random, so that none is always the one. */
+static void damage_some(void *arg, const char *path, uint64_t off, uint8_t *data, size_t len, uint8_t *sum)
+{
+	unsigned *state = arg;
+	unsigned n = *state = *state * 1103515245u + 12345;
+
+	(void)path;
+	(void)off;
+	if (n >> 27 != 0)
+		return;
+	if (len > 0)
+		data[n % len] ^= 1;
+	else
+		sum[n % 16] ^= 1;
+}
+
+START_TEST(damaged_all_over)
+{
+	unsigned state = 1;
+
+	opts.jobs = 3;
+	opts.verify_transfer = true;
+	server.version = _i == 0 ? 150000 : 100023;
+	add_all();
+	server.on_the_way = damage_some;
+	server.arg = &state;
+	make_lanes(2);
+	must(run());
+	check_all();
+	ck_assert_uint_ge(server.opened, 3 + 5);
+}
+END_TEST
+
+/* What is not asked for, nobody notices. */
+START_TEST(damaged_unnoticed)
+{
+	struct damage d = {.path = "base/5/107", .at = 4711, .often = 1};
+	size_t len;
+	char *data;
+
+	add_all();
+	server.on_the_way = damage_row;
+	server.arg = &d;
+	make_lanes(2);
+	must(run());
+	ck_assert_uint_eq(d.seen, 1);
+	data = tmp_read(&tree, "dst/base/5/107", &len);
+	ck_assert_uint_eq((uint8_t)data[4711], byte_at(seed_of("base/5/107"), 4711) ^ 0x10);
+	free(data);
+}
+END_TEST
+
+/* A request that came damaged: the server reads well, but something else. */
+static unsigned misheard;
+
+static void mishear_name(void *arg, char *path, uint64_t *off)
+{
+	if (strcmp(path, arg) == 0 && *off == 131072 && misheard++ == 0)
+		path[strlen(path) - 1] ^= 1;
+}
+
+static void mishear_offset(void *arg, char *path, uint64_t *off)
+{
+	if (strcmp(path, arg) == 0 && *off == 131072 && misheard++ == 0)
+		*off = 0;
+}
+
+START_TEST(misheard_and_mended)
+{
+	static char path[] = "base/5/106";
+
+	misheard = 0;
+	opts.verify_transfer = true;
+	add_all();
+	server.mishear = _i == 0 ? mishear_name : mishear_offset;
+	server.arg = path;
+	make_lanes(2);
+	must(run());
+	check_all();
+	ck_assert_uint_eq(misheard, 2);
+	ck_assert_uint_eq(server.opened, opts.jobs + 1);
+}
+END_TEST
+
+/* What breaks the protocol may be damage, too; when it stays, it is told. */
+static const struct {
+	enum fileserver_lie lie;
+	const char *words;
+} verified_lies[] = {
+	{FILESERVER_LONG_ROW, "instead of"}, {FILESERVER_LESS_ROWS, "fewer rows"}, {FILESERVER_TWO_COLUMNS, "column"},
+	{FILESERVER_SHORT_SUM, "no digest"}, {FILESERVER_NO_SUM, "no digest"},
+};
+
+START_TEST(lying_verified)
+{
+	add(&all_kinds[5]);
+	opts.jobs = 1;
+	opts.verify_transfer = true;
+	server.lie = verified_lies[_i].lie;
+	make_lanes(1);
+	expect_failure(PGR_E_PROTOCOL, verified_lies[_i].words);
+	ck_assert_uint_eq(server.opened, 6);
+}
+END_TEST
+
 /* ---- stopping ---- */
 
 static int failing_tick(void *arg, struct pgr_err *e)
@@ -826,6 +1013,8 @@ END_TEST
 START_TEST(faults)
 {
 	const enum pgr_digest_algo algo = _i == 0 ? PGR_DIGEST_CRC32C : PGR_DIGEST_SHA256;
+
+	opts.verify_transfer = _i == 2;
 	bool failed = true;
 
 	add(&all_kinds[0]);
@@ -866,7 +1055,7 @@ int main(void)
 
 	tcase_add_checked_fixture(t, setup, teardown);
 	tcase_set_timeout(t, 120);
-	tcase_add_loop_test(t, copies_everything, 0, (int)(sizeof(ways) / sizeof(ways[0])));
+	tcase_add_loop_test(t, copies_everything, 0, 2 * (int)NWAYS);
 	tcase_add_loop_test(t, in_small_pieces, 0, 2);
 	tcase_add_test(t, nothing_to_copy);
 	tcase_add_test(t, rows_asked_for);
@@ -877,7 +1066,7 @@ int main(void)
 	t = tcase_create("lost");
 	tcase_add_checked_fixture(t, setup, teardown);
 	tcase_set_timeout(t, 120);
-	tcase_add_loop_test(t, lost_again_and_again, 0, (int)(sizeof(cuts) / sizeof(cuts[0])));
+	tcase_add_loop_test(t, lost_again_and_again, 0, 2 * (int)NCUTS);
 	tcase_add_test(t, lost_without_progress);
 	tcase_add_test(t, lost_at_the_end);
 	tcase_add_loop_test(t, no_way_back, 0, 3);
@@ -893,6 +1082,16 @@ int main(void)
 	tcase_add_test(t, impossible_options);
 	tcase_add_loop_test(t, lying_server, 0, (int)(sizeof(lies) / sizeof(lies[0])));
 	suite_add_tcase(s, t);
+	t = tcase_create("verified");
+	tcase_add_checked_fixture(t, setup, teardown);
+	tcase_set_timeout(t, 120);
+	tcase_add_loop_test(t, damaged_and_mended, 0, (int)(sizeof(damages) / sizeof(damages[0])));
+	tcase_add_loop_test(t, always_damaged, 0, 4);
+	tcase_add_loop_test(t, damaged_all_over, 0, 2);
+	tcase_add_test(t, damaged_unnoticed);
+	tcase_add_loop_test(t, misheard_and_mended, 0, 2);
+	tcase_add_loop_test(t, lying_verified, 0, (int)(sizeof(verified_lies) / sizeof(verified_lies[0])));
+	suite_add_tcase(s, t);
 	t = tcase_create("stopped");
 	tcase_add_checked_fixture(t, setup, teardown);
 	tcase_set_timeout(t, 120);
@@ -900,7 +1099,7 @@ int main(void)
 	tcase_add_loop_test(t, stopped_from_outside, 0, 2);
 	tcase_add_test(t, rate_is_lifted);
 	tcase_add_loop_test(t, cannot_create, 0, 2);
-	tcase_add_loop_test(t, faults, 0, 2);
+	tcase_add_loop_test(t, faults, 0, 3);
 	suite_add_tcase(s, t);
 	sr = srunner_create(s);
 	srunner_run_all(sr, CK_NORMAL);

@@ -607,6 +607,114 @@ START_TEST(faults)
 }
 END_TEST
 
+/* ---- verified ---- */
+
+struct damage {
+	uint64_t off;
+	unsigned often, seen;
+	bool beginning; /* the first look is not damaged */
+};
+
+static void damage_page(void *arg, const char *path, uint64_t off, uint8_t *data, size_t len, uint8_t *sum)
+{
+	struct damage *d = arg;
+
+	(void)path;
+	(void)sum;
+	if (d->beginning || off != d->off || d->seen++ >= d->often)
+		return;
+	if (len > 0)
+		data[len - 1] ^= 1;
+	else
+		sum[31] ^= 1;
+}
+
+/* A page comes damaged in the second look: it is neither put into the file nor called bad. */
+START_TEST(second_look_damaged)
+{
+	struct damage d = {.off = 3 * PAGE, .often = (unsigned)_i, .beginning = true};
+
+	opts.verify_transfer = true;
+	add("base/5/16384", 0, 200);
+	for (uint32_t i = 0; i < 150; i++) /* more than one query */
+		spoil("base/5/16384", 0, i);
+	server.on_the_way = damage_page;
+	server.arg = &d;
+	copy();
+	d.beginning = false;
+	if (_i > 5) {
+		uint64_t failures;
+
+		ck_assert_int_eq(pgr_lanes_recheck(lanes, client, &failures, &err), PGR_ERR);
+		ck_assert_int_eq(err.cls, PGR_E_DATA);
+		ck_assert_str_eq(err.msg, "page 3 of file \"base/5/16384\" came damaged");
+		ck_assert_uint_eq(d.seen, 6);
+		return;
+	}
+	recheck(150);
+	check_told(_i > 0);
+	ck_assert_uint_eq(d.seen, (unsigned)_i + 1);
+	check_same(0, "dst/base/5/16384");
+}
+END_TEST
+
+/* A page that was torn when it came first, and comes damaged when it is read again. */
+START_TEST(mended_with_what_is_right)
+{
+	struct damage d = {.off = 3 * PAGE, .often = 2, .beginning = true};
+	uint8_t page[PAGE];
+
+	opts.verify_transfer = true;
+	add("base/5/16384", 0, 20);
+	spoil("base/5/16384", 0, 3);
+	server.on_the_way = damage_page;
+	server.arg = &d;
+	copy();
+	make_page(page, 103, 3);
+	write_page("base/5/16384", 3, page);
+	d.beginning = false;
+	recheck(0);
+	expect_said("");
+	ck_assert_uint_eq(d.seen, 3);
+	check_same(0, "dst/base/5/16384");
+}
+END_TEST
+
+/* The file is not there any more: that, too, is only believed with its digest. */
+START_TEST(gone_and_damaged)
+{
+	struct damage d = {.off = 3 * PAGE, .often = 1, .beginning = true};
+	char name[300];
+
+	opts.verify_transfer = true;
+	add("base/5/16384", 0, 20);
+	spoil("base/5/16384", 0, 3);
+	server.on_the_way = damage_page;
+	server.arg = &d;
+	copy();
+	snprintf(name, sizeof(name), "%s/base/5/16384", src_dir);
+	ck_assert_int_eq(unlink(name), 0);
+	d.beginning = false;
+	recheck(0);
+	ck_assert_uint_eq(d.seen, 2);
+}
+END_TEST
+
+START_TEST(second_look_without_digests)
+{
+	uint64_t failures;
+
+	opts.verify_transfer = true;
+	add("base/5/16384", 0, 20);
+	spoil("base/5/16384", 0, 3);
+	copy();
+	server.lie = _i == 0 ? FILESERVER_SHORT_SUM : FILESERVER_NO_SUM;
+	ck_assert_int_eq(pgr_lanes_recheck(lanes, client, &failures, &err), PGR_ERR);
+	ck_assert_int_eq(err.cls, PGR_E_PROTOCOL);
+	ck_assert_ptr_nonnull(strstr(err.msg, "\"base/5/16384\""));
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("recheck");
@@ -632,6 +740,10 @@ int main(void)
 	tcase_add_loop_test(t, server_lies, 0, (int)(sizeof(lies) / sizeof(lies[0])));
 	tcase_add_test(t, copy_cut);
 	tcase_add_test(t, faults);
+	tcase_add_loop_test(t, second_look_damaged, 0, 7);
+	tcase_add_test(t, mended_with_what_is_right);
+	tcase_add_test(t, gone_and_damaged);
+	tcase_add_loop_test(t, second_look_without_digests, 0, 2);
 	suite_add_tcase(s, t);
 	sr = srunner_create(s);
 	srunner_run_all(sr, CK_NORMAL);
