@@ -60,6 +60,7 @@ struct pgr_basebackup_opts {
 	bool manifest_force_encode;
 	const char *manifest_checksums; /* NULL: the server's default */
 	bool verify_checksums;
+	bool verify_transfer; /* what comes must have the digest of the server; a stream: that of its manifest */
 	bool sync;
 	enum pgr_sync_method sync_method;
 	bool clean; /* remove what was made when the run fails */

@@ -46,6 +46,14 @@ static enum pgr_digest_algo digest_of(const struct pgr_run *r)
 
 /* ---- start ---- */
 
+/* A message of a lane's thread: printing is the tool's, which may be told from any thread. */
+static void lane_info(void *arg, const char *line)
+{
+	struct pgr_run *r = arg;
+
+	pgr_run_warning(r, "%s", line);
+}
+
 static int check_options(const struct pgr_run *r, struct pgr_err *err)
 {
 	enum pgr_digest_algo algo;
@@ -94,7 +102,9 @@ static int open_coordinator(struct pgr_run *r, struct pgr_err *err)
 		pgr_client_free(c);
 		return PGR_ERR;
 	}
-	return pgr_lowlevel_new(&r->lowlevel, c, err);
+	if (pgr_lowlevel_new(&r->lowlevel, c, err) != PGR_OK)
+		return PGR_ERR;
+	return r->opts->verify_transfer ? pgr_lowlevel_verify(r->lowlevel, lane_info, r, err) : PGR_OK;
 }
 
 /* The coordinator must talk to the cluster of the replication connection: a host list or a balancer may have led
@@ -306,14 +316,6 @@ static int tick(void *arg, struct pgr_err *err)
 	return pgr_lowlevel_check(r->lowlevel, err);
 }
 
-/* A message of a lane's thread: printing is the tool's, which may be told from any thread. */
-static void lane_info(void *arg, const char *line)
-{
-	struct pgr_run *r = arg;
-
-	pgr_run_warning(r, "%s", line);
-}
-
 static void lane_notice(void *arg, const char *text)
 {
 	struct pgr_run *r = arg;
@@ -333,6 +335,7 @@ static int run_lanes(struct pgr_run *r, struct pgr_err *err)
 		.params = r->params,
 		.digest = digest_of(r),
 		.pages = r->pages,
+		.verify_transfer = r->opts->verify_transfer,
 		.max_rate_bytes = (uint64_t)r->opts->max_rate_kb * 1024,
 		.notice = lane_notice,
 		.info = lane_info,

@@ -1,9 +1,11 @@
 #include "backup/lowlevel.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "backup/listing.h"
+#include "backup/rowsum.h"
 #include "common/crc32c.h"
 #include "common/num.h"
 #include "proto/caps.h"
@@ -14,6 +16,10 @@ struct pgr_lowlevel {
 	pgr_lsn start; /* 0: not started */
 	struct pgr_bb_tablespace *tablespaces;
 	size_t ntablespaces; /* 0: not asked for yet */
+
+	struct pgr_rowsum sum; /* NONE: answers are believed */
+	void (*info)(void *arg, const char *line);
+	void *arg;
 };
 
 static int strange(const char *what, struct pgr_err *err)
@@ -43,12 +49,38 @@ void pgr_lowlevel_free(struct pgr_lowlevel *l)
 		pgr_transport_cancel(pgr_client_transport(l->c));
 	pgr_client_free(l->c);
 	pgr_listing_tablespaces_free(l->tablespaces, l->ntablespaces);
+	pgr_rowsum_fini(&l->sum);
 	free(l);
 }
 
 struct pgr_client *pgr_lowlevel_client(struct pgr_lowlevel *l)
 {
 	return l->c;
+}
+
+/* ---- answers that came damaged ---- */
+
+int pgr_lowlevel_verify(struct pgr_lowlevel *l, void (*info)(void *arg, const char *line), void *arg,
+			struct pgr_err *err)
+{
+	l->info = info;
+	l->arg = arg;
+	return pgr_rowsum_init(&l->sum, pgr_rowsum_algo(pgr_client_version(l->c)), err);
+}
+
+/* The session holds the backup open, so it cannot be given up: all that can be done is to ask again. */
+static int came_damaged(const struct pgr_lowlevel *l, const char *what, unsigned *tries, struct pgr_err *err)
+{
+	char line[256];
+
+	if (++*tries > PGR_ROWSUM_TRIES) {
+		pgr_err_set(err, PGR_E_DATA, "%s came damaged", what);
+		return pgr_err_detail(err, "It was asked for %u times.", *tries);
+	}
+	snprintf(line, sizeof(line), "%s came damaged and is asked for again", what);
+	if (l->info != NULL)
+		l->info(l->arg, line);
+	return PGR_OK;
 }
 
 /* ---- one row of text, however long it takes ---- */
@@ -58,6 +90,9 @@ struct pgr_client *pgr_lowlevel_client(struct pgr_lowlevel *l)
 /* The only row of an answer. */
 struct one_row {
 	unsigned rows, cols;
+	struct pgr_rowsum *sum; /* NULL: without a digest */
+	const struct pgr_buf *text;
+	bool holds;
 	struct pgr_buf cells[CELLS_MAX]; /* SQL NULL is empty */
 };
 
@@ -67,6 +102,8 @@ static int take_row(void *arg, const struct pgr_row *row, struct pgr_err *err)
 
 	if (r->rows++ > 0)
 		return strange("a question for one row", err);
+	if (r->sum != NULL && pgr_rowsum_holds(r->sum, row, r->text, &r->holds, err) != PGR_OK)
+		return PGR_ERR;
 	for (unsigned i = 0; i < r->cols; i++) {
 		struct pgr_span v = pgr_row_col(row, i);
 
@@ -82,13 +119,31 @@ static void one_row_fini(struct one_row *r)
 		pgr_buf_fini(&r->cells[i]);
 }
 
-/* r->cols says how many columns. `what` is for the message. */
+static int ask_with_sum(struct pgr_lowlevel *l, const struct pgr_buf *text, struct one_row *r, struct pgr_err *err)
+{
+	struct pgr_buf wrapped = {0};
+	int rc = pgr_rowsum_wrap(&wrapped, l->sum.algo, text, r->cols, err);
+
+	r->sum = &l->sum;
+	r->text = &wrapped;
+	if (rc == PGR_OK)
+		rc = pgr_sql_rows(l->c, &wrapped, r->cols + 1, take_row, r, err);
+	pgr_buf_fini(&wrapped);
+	r->text = NULL;
+	return rc;
+}
+
+/* r->cols says how many columns. `what` is for the message.  PGR_MORE: the answer came damaged. */
 static int ask_row(struct pgr_lowlevel *l, const struct pgr_buf *text, struct one_row *r, const char *what,
 		   struct pgr_err *err)
 {
-	if (pgr_sql_rows(l->c, text, r->cols, take_row, r, err) != PGR_OK)
+	bool sums = l->sum.algo != PGR_ROWSUM_NONE;
+
+	if ((sums ? ask_with_sum(l, text, r, err) : pgr_sql_rows(l->c, text, r->cols, take_row, r, err)) != PGR_OK)
 		return PGR_ERR;
-	return r->rows == 1 ? PGR_OK : strange(what, err);
+	if (r->rows != 1)
+		return strange(what, err);
+	return sums && !r->holds ? PGR_MORE : PGR_OK;
 }
 
 static bool cell_is_lsn(const struct pgr_buf *cell, pgr_lsn *out)
@@ -117,6 +172,8 @@ int pgr_lowlevel_start(struct pgr_lowlevel *l, const char *label, bool fast, pgr
 
 	if (rc == PGR_OK)
 		rc = ask_row(l, &text, &r, "pg_backup_start", err);
+	if (rc == PGR_MORE) /* where the backup began is nowhere else to be had */
+		rc = pgr_err_set(err, PGR_E_DATA, "the server's answer to pg_backup_start came damaged");
 	if (rc == PGR_OK && !cell_is_lsn(&r.cells[0], &l->start))
 		rc = strange("pg_backup_start", err);
 	if (rc == PGR_OK)
@@ -178,6 +235,7 @@ int pgr_lowlevel_check(struct pgr_lowlevel *l, struct pgr_err *err)
 /* ---- pg_control ---- */
 
 #define CONTROL_NAME	 "global/pg_control"
+#define CONTROL_FILE	 "the server's file \"" CONTROL_NAME "\""
 #define CONTROL_BYTES	 8192 /* PG_CONTROL_FILE_SIZE */
 #define CONTROL_TRIES	 10   /* both as get_controlfile of src/common/controldata_utils.c */
 #define CONTROL_RETRY_MS 10
@@ -219,11 +277,16 @@ static bool unhex(struct pgr_buf *b)
 	return true;
 }
 
+/* PGR_MORE: it came damaged. */
 static int read_control(struct pgr_lowlevel *l, const struct pgr_buf *text, struct pgr_buf *out, struct pgr_err *err)
 {
 	struct one_row r = {.cols = 1};
 	int rc = ask_row(l, text, &r, CONTROL_NAME, err);
 
+	if (rc == PGR_MORE) {
+		one_row_fini(&r);
+		return PGR_MORE;
+	}
 	if (rc == PGR_OK && (r.cells[0].len != 2 * CONTROL_BYTES || !unhex(&r.cells[0])))
 		rc = pgr_err_set(err, PGR_E_DATA, "the server sent file \"%s\" with %zu bytes instead of %d",
 				 CONTROL_NAME, r.cells[0].len / 2, CONTROL_BYTES);
@@ -239,18 +302,18 @@ int pgr_lowlevel_control(struct pgr_lowlevel *l, struct pgr_buf *out, struct pgr
 	struct pgr_buf text = {0};
 	int rc = pgr_buf_printf(&text, err, "SELECT encode(pg_read_binary_file('%s', 0, %d, false), 'hex')",
 				CONTROL_NAME, CONTROL_BYTES);
+	unsigned damaged = 0;
 	bool good = false;
 
 	for (int i = 0; rc == PGR_OK && !good && i < CONTROL_TRIES; i++) {
 		if (i > 0)
 			rc = idle_until(l, pgr_client_deadline(l->c, CONTROL_RETRY_MS), err);
-		if (rc == PGR_OK)
-			rc = read_control(l, &text, out, err);
+		while (rc == PGR_OK && (rc = read_control(l, &text, out, err)) == PGR_MORE)
+			rc = came_damaged(l, CONTROL_FILE, &damaged, err);
 		good = rc == PGR_OK && control_crc_holds(out);
 	}
 	if (rc == PGR_OK && !good)
-		rc = pgr_err_set(err, PGR_E_DATA, "the checksum of the server's file \"%s\" does not hold",
-				 CONTROL_NAME);
+		rc = pgr_err_set(err, PGR_E_DATA, "the checksum of " CONTROL_FILE " does not hold");
 	if (rc == PGR_ERR && err->cls == PGR_E_SERVER)
 		pgr_err_prefix(err, "could not read the server's file \"%s\"", CONTROL_NAME);
 	pgr_buf_fini(&text);
@@ -324,20 +387,56 @@ static int take_end(const struct pgr_lowlevel *l, struct one_row *r, struct pgr_
 	return PGR_OK;
 }
 
-int pgr_lowlevel_stop(struct pgr_lowlevel *l, bool wait_archive, struct pgr_backup_end *out, struct pgr_err *err)
+/* With digests the answer stays in settings of the session. */
+static int stop_command(const struct pgr_lowlevel *l, bool wait_archive, struct pgr_buf *text, struct pgr_err *err)
 {
 	bool renamed = pgr_cap_has(pgr_client_version(l->c), PGR_CAP_BACKUP_START);
+
+	return pgr_buf_printf(text, err, "SELECT %s FROM %s(%s)",
+			      l->sum.algo == PGR_ROWSUM_NONE ? "lsn, labelfile, spcmapfile"
+							     : "set_config('pgr.stop', lsn::text, false), "
+							       "set_config('pgr.label', labelfile, false), "
+							       "set_config('pgr.map', coalesce(spcmapfile, ''), false)",
+			      renamed ? "pg_backup_stop" : "pg_stop_backup",
+			      renamed ? (wait_archive ? "true" : "false")
+				      : (wait_archive ? "false, true" : "false, false"));
+}
+
+static int ask_end_again(struct pgr_lowlevel *l, struct one_row *r, struct pgr_err *err)
+{
+	unsigned tries = 0;
+	int rc = PGR_MORE;
+
+	while (rc == PGR_MORE) {
+		struct pgr_buf text = {0};
+
+		one_row_fini(r);
+		*r = (struct one_row){.cols = r->cols};
+		rc = came_damaged(l, "the server's backup_label", &tries, err);
+		if (rc == PGR_OK)
+			rc = pgr_buf_puts(&text,
+					  "SELECT current_setting('pgr.stop'), current_setting('pgr.label'), "
+					  "current_setting('pgr.map')",
+					  err);
+		if (rc == PGR_OK)
+			rc = ask_row(l, &text, r, "pg_backup_stop", err);
+		pgr_buf_fini(&text);
+	}
+	return rc;
+}
+
+int pgr_lowlevel_stop(struct pgr_lowlevel *l, bool wait_archive, struct pgr_backup_end *out, struct pgr_err *err)
+{
 	struct one_row r = {.cols = 3};
 	struct pgr_buf text = {0};
 	int rc;
 
 	memset(out, 0, sizeof(*out));
-	rc = pgr_buf_printf(&text, err, "SELECT lsn, labelfile, spcmapfile FROM %s(%s)",
-			    renamed ? "pg_backup_stop" : "pg_stop_backup",
-			    renamed ? (wait_archive ? "true" : "false")
-				    : (wait_archive ? "false, true" : "false, false"));
+	rc = stop_command(l, wait_archive, &text, err);
 	if (rc == PGR_OK)
 		rc = ask_row(l, &text, &r, "pg_backup_stop", err);
+	if (rc == PGR_MORE)
+		rc = ask_end_again(l, &r, err);
 	if (rc == PGR_OK)
 		rc = take_end(l, &r, out, err);
 	else if (err->cls == PGR_E_SERVER)

@@ -29,6 +29,14 @@ int pgr_lowlevel_new(struct pgr_lowlevel **out, struct pgr_client *session, stru
 void pgr_lowlevel_free(struct pgr_lowlevel *l);
 struct pgr_client *pgr_lowlevel_client(struct pgr_lowlevel *l);
 
+/*
+ * From now on every answer must have the digest that the server computed of it, or it is asked for again, a few times
+ * (PGR_E_DATA: to no avail), and `info` (NULL is allowed) is told.  What can only be asked once is kept in settings of
+ * the session.
+ */
+int pgr_lowlevel_verify(struct pgr_lowlevel *l, void (*info)(void *arg, const char *line), void *arg,
+			struct pgr_err *err) PGR_MUST_USE;
+
 /* pg_backup_start: blocks until the checkpoint is done.  The message of a refusal says "could not initiate base
  * backup".
  */

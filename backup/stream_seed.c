@@ -58,12 +58,26 @@ static enum pgr_digest_algo digest_of(const struct pgr_run *r)
 	return algo;
 }
 
+/* What came in a stream can only be compared with the manifest at its end. */
+static int check_verify_transfer(const struct pgr_run *r, struct pgr_err *err)
+{
+	if (!r->opts->verify_transfer || (r->manifest && digest_of(r) != PGR_DIGEST_NONE))
+		return PGR_OK;
+	pgr_err_set(err, PGR_E_USAGE, "a single stream cannot be verified without a backup manifest with checksums");
+	if (pgr_cap_has(r->version, PGR_CAP_MANIFEST))
+		return pgr_err_hint(err, "Use --jobs, or have the server make a manifest.");
+	return pgr_err_hint(err, "Use --jobs; servers make manifests from version %s on.",
+			    pgr_cap_since(PGR_CAP_MANIFEST));
+}
+
 static int stream_start(struct pgr_run *r, struct pgr_err *err)
 {
 	struct pgr_base_backup_cmd cmd = make_command(r);
 	const struct pgr_bb_tablespace *list;
 	size_t n;
 
+	if (check_verify_transfer(r, err) != PGR_OK)
+		return PGR_ERR;
 	if (pgr_bbstream_start(&r->bb, r->client, &cmd, err) != PGR_OK)
 		return PGR_ERR;
 	r->start = pgr_bbstream_start_lsn(r->bb);

@@ -37,6 +37,7 @@ enum {
 	OPT_SYNC_METHOD,
 	OPT_PRINT_GRANTS,
 	OPT_MEMORY,
+	OPT_VERIFY_TRANSFER,
 };
 
 static const struct option long_options[] = {
@@ -78,6 +79,7 @@ static const struct option long_options[] = {
 	{"manifest-force-encode", no_argument, NULL, OPT_MANIFEST_FORCE_ENCODE},
 	{"manifest-checksums", required_argument, NULL, OPT_MANIFEST_CHECKSUMS},
 	{"sync-method", required_argument, NULL, OPT_SYNC_METHOD},
+	{"verify-transfer", no_argument, NULL, OPT_VERIFY_TRANSFER},
 	{NULL, 0, NULL, 0},
 };
 
@@ -145,6 +147,7 @@ static void usage(const char *progname)
 	      "      --no-verify-checksums  do not verify checksums\n"
 	      "      --print-grants[=ROLE]  print the SQL that permits ROLE to use --jobs, then exit\n"
 	      "      --sync-method=METHOD   set method for syncing files to disk (fsync, syncfs)\n"
+	      "      --verify-transfer      compare all that comes with digests of the server\n"
 	      "  -?, --help                 show this help, then exit\n"
 	      "\nConnection options:\n"
 	      "  -d, --dbname=CONNSTR       connection string\n"
@@ -365,6 +368,9 @@ static int manifest_option(struct program *p, int c, const char *arg)
 	switch (c) {
 	case OPT_NO_VERIFY_CHECKSUMS:
 		p->opts.verify_checksums = false;
+		return PGR_OK;
+	case OPT_VERIFY_TRANSFER:
+		p->opts.verify_transfer = true;
 		return PGR_OK;
 	case OPT_NO_ESTIMATE_SIZE:
 		p->opts.estimate_size = false;

@@ -6,7 +6,9 @@
 #include <unistd.h>
 
 #include "backup/lowlevel.h"
+#include "backup/rowsum.h"
 #include "common/crc32c.h"
+#include "common/digest.h"
 #include "common/stop.h"
 #include "tests/support/sqlscript.h"
 
@@ -570,11 +572,177 @@ START_TEST(test_check_stopped)
 }
 END_TEST
 
+/* ---- verified ---- */
+
+static unsigned told;
+
+static void tell(void *arg, const char *line)
+{
+	(void)arg;
+	ck_assert_ptr_nonnull(strstr(line, "came damaged"));
+	told++;
+}
+
+static void begin_verified(struct fixture *f, int version, size_t chunk)
+{
+	begin(f, version, chunk);
+	told = 0;
+	ck_assert_int_eq(pgr_lowlevel_verify(f->l, tell, NULL, &f->s.err), PGR_OK);
+}
+
+/*
+ * The server answers `query` with these cells and their digest.  On the way one byte changes: of cell `damaged`, or of
+ * the digest, when it is `cols`; of none, when it is -1.
+ */
+static void sum_row(struct fixture *f, const char *query, int cols, const char *const *cells, int damaged)
+{
+	enum pgr_rowsum_algo algo = pgr_rowsum_algo(pgr_client_version(f->s.c));
+	struct pgr_buf inner = {0}, bytes = {0}, wrapped = {0};
+	struct pgr_rowsum sum = {0};
+	uint8_t out[PGR_ROWSUM_MAX];
+	char *sent[4], hex[2 * PGR_ROWSUM_MAX + 1];
+	struct pgr_err *e = &f->s.err;
+
+	for (int i = 0; i < cols; i++) {
+		ck_assert_int_eq(pgr_buf_printf(&bytes, e, "%s%s", i > 0 ? "/" : "", cells[i]), PGR_OK);
+		sent[i] = strdup(cells[i]);
+	}
+	ck_assert_int_eq(pgr_buf_puts(&inner, query, e), PGR_OK);
+	ck_assert_int_eq(pgr_rowsum_wrap(&wrapped, algo, &inner, (unsigned)cols, e), PGR_OK);
+	ck_assert_int_eq(pgr_buf_put(&bytes, wrapped.data, wrapped.len, e), PGR_OK);
+	ck_assert_int_eq(pgr_rowsum_init(&sum, algo, e), PGR_OK);
+	ck_assert_int_eq(pgr_rowsum_bytes(&sum, bytes.data, bytes.len, out, e), PGR_OK);
+	pgr_rowsum_fini(&sum);
+	pgr_hex(hex, out, pgr_rowsum_len(algo));
+	sent[cols] = strdup(hex);
+	if (damaged >= 0)
+		sent[damaged][strlen(sent[damaged]) / 2] ^= 1;
+	sqls_rows(&f->s, cols + 1, 1, (const char *const *)sent);
+	for (int i = 0; i <= cols; i++)
+		free(sent[i]);
+	pgr_buf_fini(&inner);
+	pgr_buf_fini(&bytes);
+	pgr_buf_fini(&wrapped);
+}
+
+static void start_verified(struct fixture *f)
+{
+	static const char *const cells[] = {START_TEXT};
+	pgr_lsn lsn;
+
+	sum_row(f, "SELECT pg_backup_start('label', true)", 1, cells, -1);
+	ck_assert_msg(pgr_lowlevel_start(f->l, "label", true, &lsn, &f->s.err) == PGR_OK, "%s", f->s.err.msg);
+	ck_assert_uint_eq(lsn, START);
+}
+
+START_TEST(test_verified_start)
+{
+	static const char *const cells[] = {START_TEXT};
+	struct fixture f;
+	pgr_lsn lsn;
+
+	begin_verified(&f, V15, 0);
+	if (_i == 0) {
+		start_verified(&f);
+	} else {
+		sum_row(&f, "SELECT pg_backup_start('label', true)", 1, cells, _i - 1);
+		ck_assert_int_eq(pgr_lowlevel_start(f.l, "label", true, &lsn, &f.s.err), PGR_ERR);
+		sqls_check_err(&f.s.err, PGR_E_DATA, "pg_backup_start came damaged");
+	}
+	end(&f);
+}
+END_TEST
+
+#define CONTROL_QUERY "SELECT encode(pg_read_binary_file('global/pg_control', 0, 8192, false), 'hex')"
+
+/* Damaged where the CRC does not look; torn meanwhile. */
+START_TEST(test_verified_control)
+{
+	char good[2 * CONTROL_BYTES + 1], torn[2 * CONTROL_BYTES + 1];
+	const char *const cells[] = {good}, *const torn_cells[] = {torn};
+	struct pgr_buf out = {0};
+	struct fixture f;
+	int rc;
+
+	begin_verified(&f, _i % 2 == 0 ? V15 : V10, 0);
+	make_control(good, 288, false);
+	make_control(torn, 288, false);
+	torn[0] ^= 1;
+	for (int i = 0; i < _i; i++)
+		sum_row(&f, CONTROL_QUERY, 1, cells, i % 2);
+	if (_i == 3)
+		sum_row(&f, CONTROL_QUERY, 1, torn_cells, -1);
+	sum_row(&f, CONTROL_QUERY, 1, cells, -1);
+	rc = pgr_lowlevel_control(f.l, &out, &f.s.err);
+	ck_assert_uint_eq(told, _i <= 5 ? (unsigned)_i : 5);
+	if (_i <= 5) {
+		ck_assert_msg(rc == PGR_OK, "%s", f.s.err.msg);
+		ck_assert_uint_eq(out.len, CONTROL_BYTES);
+		ck_assert_uint_eq(out.data[CONTROL_BYTES / 2],
+				  (good[CONTROL_BYTES] - '0') * 16 + good[CONTROL_BYTES + 1] - '0');
+	} else {
+		ck_assert_int_eq(rc, PGR_ERR);
+		sqls_check_err(&f.s.err, PGR_E_DATA, "\"global/pg_control\" came damaged");
+	}
+	pgr_buf_fini(&out);
+	end(&f);
+}
+END_TEST
+
+#define STOP_QUERY                                                                                                     \
+	"SELECT set_config('pgr.stop', lsn::text, false), set_config('pgr.label', labelfile, false), "                 \
+	"set_config('pgr.map', coalesce(spcmapfile, ''), false) FROM pg_backup_stop(false)"
+#define AGAIN_QUERY "SELECT current_setting('pgr.stop'), current_setting('pgr.label'), current_setting('pgr.map')"
+
+START_TEST(test_verified_stop)
+{
+	static const char *const cells[] = {"0/3000000", LABEL, "16385 /mnt/ts\n"};
+	struct pgr_backup_end e;
+	struct fixture f;
+	int rc;
+
+	begin_verified(&f, V15, 0);
+	start_verified(&f);
+	sum_row(&f, STOP_QUERY, 3, cells, _i == 0 ? -1 : _i % 4);
+	for (int i = 1; i <= _i && i <= 5; i++)
+		sum_row(&f, AGAIN_QUERY, 3, cells, i == _i ? -1 : i % 4);
+	rc = pgr_lowlevel_stop(f.l, false, &e, &f.s.err);
+	ck_assert_uint_eq(told, _i <= 5 ? (unsigned)_i : 5);
+	if (_i <= 5) {
+		ck_assert_msg(rc == PGR_OK, "%s", f.s.err.msg);
+		ck_assert_uint_eq(e.stop, 0x3000000);
+		ck_assert_str_eq(pgr_buf_str(&e.label), LABEL);
+		ck_assert_str_eq(pgr_buf_str(&e.map), "16385 /mnt/ts\n");
+	} else {
+		ck_assert_int_eq(rc, PGR_ERR);
+		sqls_check_err(&f.s.err, PGR_E_DATA, "backup_label came damaged");
+		ck_assert_ptr_null(e.label.data);
+	}
+	pgr_backup_end_fini(&e);
+	end(&f);
+}
+END_TEST
+
+START_TEST(test_verified_refusal)
+{
+	struct pgr_backup_end e;
+	struct fixture f;
+
+	begin_verified(&f, V15, 0);
+	start_verified(&f);
+	sqls_error(&f.s, "55000", "the standby was promoted during online backup");
+	ck_assert_int_eq(pgr_lowlevel_stop(f.l, false, &e, &f.s.err), PGR_ERR);
+	sqls_check_err(&f.s.err, PGR_E_SERVER, "could not finish base backup");
+	end(&f);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("lowlevel");
 	TCase *begin_case = tcase_create("start"), *list = tcase_create("list"), *control = tcase_create("control");
 	TCase *stop = tcase_create("stop"), *check = tcase_create("check");
+	TCase *verified = tcase_create("verified");
 	SRunner *sr = srunner_create(s);
 	int failed;
 
@@ -605,6 +773,11 @@ int main(void)
 	suite_add_tcase(s, control);
 	suite_add_tcase(s, stop);
 	suite_add_tcase(s, check);
+	tcase_add_loop_test(verified, test_verified_start, 0, 3);
+	tcase_add_loop_test(verified, test_verified_control, 0, 7);
+	tcase_add_loop_test(verified, test_verified_stop, 0, 7);
+	tcase_add_test(verified, test_verified_refusal);
+	suite_add_tcase(s, verified);
 	srunner_run_all(sr, CK_NORMAL);
 	failed = srunner_ntests_failed(sr);
 	srunner_free(sr);
