@@ -814,7 +814,9 @@ START_TEST(always_damaged)
 	make_lanes(2);
 	expect_failure(PGR_E_DATA, d.path);
 	ck_assert_ptr_nonnull(strstr(err.msg, "at offset 0 of file"));
-	ck_assert_uint_eq(d.seen, 6);
+	/* before it is known to all that the run ends, each of the others may try once more */
+	ck_assert_uint_ge(d.seen, 6);
+	ck_assert_uint_lt(d.seen, 6 + opts.jobs);
 }
 END_TEST
 
