@@ -51,13 +51,15 @@ RECEIVER_SRC = \
 	receiver/scan.c \
 	receiver/segfile.c \
 	receiver/syncer.c \
+	receiver/walbranch.c \
 	receiver/walchain.c \
 	receiver/walcheck.c \
 	receiver/walfile.c \
 	receiver/wallist.c \
 	receiver/walpage.c \
 	receiver/walrecord.c \
-	receiver/walstore.c
+	receiver/walstore.c \
+	receiver/walsurvey.c
 
 BACKUP_SRC = \
 	backup/basebackup.c \

@@ -14,7 +14,7 @@ struct link {
 	char name[PGR_WALLIST_NAME];
 };
 
-static void PGR_PRINTF(3, 4) say(const struct pgr_walchain *c, enum pgr_walsay kind, const char *fmt, ...)
+void pgr_walchain_say(const struct pgr_walchain *c, enum pgr_walsay kind, const char *fmt, ...)
 {
 	char line[512];
 	va_list ap;
@@ -34,7 +34,7 @@ static void PGR_PRINTF(4, 5)
 	va_start(ap, fmt);
 	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
-	say(c, PGR_WALSAY_PROBLEM, "%s: %" PGR_LSN_FMT ": %s", l->name, PGR_LSN_ARG(lsn), text);
+	pgr_walchain_say(c, PGR_WALSAY_PROBLEM, "%s: %" PGR_LSN_FMT ": %s", l->name, PGR_LSN_ARG(lsn), text);
 }
 
 /* Of a record that crosses into this segment; the fault may be in any of its files. */
@@ -44,8 +44,8 @@ static void carry_problem(const struct pgr_walchain *c, const struct link *l, co
 	char name[PGR_WALLIST_NAME];
 
 	pgr_walentry_name(name, &before->carry_from);
-	say(c, PGR_WALSAY_PROBLEM, "%s: %" PGR_LSN_FMT ": %s, goes on in %s", name, PGR_LSN_ARG(before->carry.lsn),
-	    text, l->name);
+	pgr_walchain_say(c, PGR_WALSAY_PROBLEM, "%s: %" PGR_LSN_FMT ": %s, goes on in %s", name,
+			 PGR_LSN_ARG(before->carry.lsn), text, l->name);
 }
 
 struct pgr_waltimeline *pgr_walchain_find(const struct pgr_walchain *c, pgr_tli tli)
@@ -118,11 +118,12 @@ static void tell_gap(const struct pgr_walchain *c, pgr_tli tli, pgr_segno first,
 	pgr_walname_format(a, tli, first, c->segment_bytes);
 	pgr_walname_format(b, tli, last, c->segment_bytes);
 	if (first == last)
-		say(c, PGR_WALSAY_PROBLEM, "%s: %" PGR_LSN_FMT ": segment is missing", a,
-		    PGR_LSN_ARG(pgr_segno_start(first, c->segment_bytes)));
+		pgr_walchain_say(c, PGR_WALSAY_PROBLEM, "%s: %" PGR_LSN_FMT ": segment is missing", a,
+				 PGR_LSN_ARG(pgr_segno_start(first, c->segment_bytes)));
 	else
-		say(c, PGR_WALSAY_PROBLEM, "%s: %" PGR_LSN_FMT ": %" PRIu64 " segments are missing, up to %s", a,
-		    PGR_LSN_ARG(pgr_segno_start(first, c->segment_bytes)), last - first + 1, b);
+		pgr_walchain_say(c, PGR_WALSAY_PROBLEM,
+				 "%s: %" PGR_LSN_FMT ": %" PRIu64 " segments are missing, up to %s", a,
+				 PGR_LSN_ARG(pgr_segno_start(first, c->segment_bytes)), last - first + 1, b);
 }
 
 /* The highest segment of `o` that the WAL of `t` goes through.  False: none is there. */
@@ -167,8 +168,8 @@ static void look_for_gap(const struct pgr_walchain *c, const struct link *l)
 
 static void close_range(const struct pgr_walchain *c, const struct pgr_waltimeline *t)
 {
-	say(c, PGR_WALSAY_RANGE, "timeline %" PRIu32 ": %" PGR_LSN_FMT " to %" PGR_LSN_FMT, t->tli,
-	    PGR_LSN_ARG(t->from), PGR_LSN_ARG(t->to));
+	pgr_walchain_say(c, PGR_WALSAY_RANGE, "timeline %" PRIu32 ": %" PGR_LSN_FMT " to %" PGR_LSN_FMT, t->tli,
+			 PGR_LSN_ARG(t->from), PGR_LSN_ARG(t->to));
 }
 
 /* ---- joining ---- */
@@ -243,8 +244,8 @@ static void check_end(const struct pgr_walchain *c, const struct link *l)
 	else if (s->end == PGR_WALREC_ZEROS && !last)
 		problem(c, l, s->end_lsn, "WAL ends here, without a segment switch, but goes on in the next segment");
 	else if (s->end == PGR_WALREC_ZEROS && !l->e->partial)
-		say(c, PGR_WALSAY_NOTE, "%s: %" PGR_LSN_FMT ": WAL ends here, without a segment switch", l->name,
-		    PGR_LSN_ARG(s->end_lsn));
+		pgr_walchain_say(c, PGR_WALSAY_NOTE, "%s: %" PGR_LSN_FMT ": WAL ends here, without a segment switch",
+				 l->name, PGR_LSN_ARG(s->end_lsn));
 	if (l->e->partial && !last)
 		problem(c, l, pgr_segno_start(l->seg, c->segment_bytes),
 			"is not complete, but the WAL goes on in the next segment");
@@ -285,7 +286,7 @@ void pgr_walchain_add(struct pgr_walchain *c, const struct pgr_walentry *e, pgr_
 
 	pgr_walentry_name(l.name, e);
 	if (l.t->begun && l.t->last == seg) {
-		say(c, PGR_WALSAY_NOTE, "%s: the same segment is there under another name too", l.name);
+		pgr_walchain_say(c, PGR_WALSAY_NOTE, "%s: the same segment is there under another name too", l.name);
 		return;
 	}
 	before = find_before(c, &l);
@@ -320,9 +321,10 @@ static void look_behind_branch(const struct pgr_walchain *c, const struct pgr_wa
 	p = pgr_walchain_find(c, parent);
 	if (p == NULL || p->max <= pgr_lsn_segno(at - 1, c->segment_bytes))
 		return;
-	say(c, PGR_WALSAY_NOTE,
-	    "timeline %" PRIu32 " goes on to %" PGR_LSN_FMT " after timeline %" PRIu32 " left it at %" PGR_LSN_FMT,
-	    p->tli, PGR_LSN_ARG(p->to), t->tli, PGR_LSN_ARG(at));
+	pgr_walchain_say(c, PGR_WALSAY_NOTE,
+			 "timeline %" PRIu32 " goes on to %" PGR_LSN_FMT " after timeline %" PRIu32
+			 " left it at %" PGR_LSN_FMT,
+			 p->tli, PGR_LSN_ARG(p->to), t->tli, PGR_LSN_ARG(at));
 }
 
 void pgr_walchain_finish(struct pgr_walchain *c)

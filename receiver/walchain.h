@@ -11,6 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "common/err.h"
 #include "receiver/history.h"
 #include "receiver/wallist.h"
 #include "receiver/walrecord.h"
@@ -53,6 +54,9 @@ struct pgr_walchain {
 	pgr_walsay_fn say;
 	void *arg;
 };
+
+/* Says a line that is formatted as printf does. */
+void pgr_walchain_say(const struct pgr_walchain *c, enum pgr_walsay kind, const char *fmt, ...) PGR_PRINTF(3, 4);
 
 /* NULL: no such timeline. */
 struct pgr_waltimeline *pgr_walchain_find(const struct pgr_walchain *c, pgr_tli tli);
