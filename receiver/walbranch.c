@@ -1,5 +1,6 @@
 #include "receiver/walbranch.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,19 +40,34 @@ struct pair {
 	uint8_t *abuf, *bbuf;
 };
 
-/* Where the first `len` bytes of both files differ first; len: they do not, as far as they can be read. */
-static uint64_t first_difference(struct pair *p, uint64_t len)
+/* Corrupt content was told of when the segment was checked; a file may have vanished since. */
+static void tell_trouble(const struct pgr_walsurvey *v, const char *name, const struct pgr_err *err)
+{
+	if (err->cls == PGR_E_SYSTEM && err->sys_errno != ENOENT)
+		pgr_walchain_say(v->chain, PGR_WALSAY_PROBLEM, "%s: %.300s", name, err->msg);
+}
+
+/* False: not so many bytes can be read. */
+static bool fill(const struct pgr_walsurvey *v, struct pgr_walfile *f, uint8_t *buf, size_t len)
 {
 	struct pgr_err err;
+	size_t n;
+	int rc = pgr_walfile_read(f, buf, len, &n, &err);
+
+	if (rc == PGR_ERR)
+		tell_trouble(v, f->name, &err);
+	return rc == PGR_OK;
+}
+
+/* Where the first `len` bytes of both files differ first; len: they do not, as far as they can be read. */
+static uint64_t first_difference(const struct pgr_walsurvey *v, struct pair *p, uint64_t len)
+{
 	uint64_t at = 0;
 
 	while (at < len) {
 		size_t cap = len - at < BUFFER_BYTES ? (size_t)(len - at) : BUFFER_BYTES;
-		size_t na, nb;
 
-		/* what cannot be read was told of when the segment was checked */
-		if (pgr_walfile_read(&p->a, p->abuf, cap, &na, &err) != PGR_OK ||
-		    pgr_walfile_read(&p->b, p->bbuf, cap, &nb, &err) != PGR_OK)
+		if (!fill(v, &p->a, p->abuf, cap) || !fill(v, &p->b, p->bbuf, cap))
 			return len;
 		for (size_t i = 0; memcmp(p->abuf, p->bbuf, cap) != 0 && i < cap; i++)
 			if (p->abuf[i] != p->bbuf[i])
@@ -61,16 +77,28 @@ static uint64_t first_difference(struct pair *p, uint64_t len)
 	return len;
 }
 
-static void compare_files(const struct pgr_walsurvey *v, struct pair *p, const char *a, enum pgr_compression am,
-			  const char *b, enum pgr_compression bm, pgr_lsn start, uint64_t len)
+static bool open_one(const struct pgr_walsurvey *v, struct pgr_walfile *f, const char *name, uint8_t method)
 {
 	struct pgr_err err;
+
+	if (pgr_walfile_open(f, v->sys, v->dirfd, name, (enum pgr_compression)method, &err) == PGR_OK)
+		return true;
+	tell_trouble(v, name, &err);
+	return false;
+}
+
+static void compare_files(const struct pgr_walsurvey *v, struct pair *p, const struct pgr_walentry *ae,
+			  const struct pgr_walentry *be, pgr_lsn start, uint64_t len)
+{
+	char a[PGR_WALLIST_NAME], b[PGR_WALLIST_NAME];
 	uint64_t at = len;
 
-	if (pgr_walfile_open(&p->a, v->sys, v->dirfd, a, am, &err) != PGR_OK)
+	pgr_walentry_name(a, ae);
+	pgr_walentry_name(b, be);
+	if (!open_one(v, &p->a, a, ae->method))
 		return;
-	if (pgr_walfile_open(&p->b, v->sys, v->dirfd, b, bm, &err) == PGR_OK) {
-		at = first_difference(p, len);
+	if (open_one(v, &p->b, b, be->method)) {
+		at = first_difference(v, p, len);
 		pgr_walfile_close(&p->b);
 	}
 	pgr_walfile_close(&p->a);
@@ -90,7 +118,6 @@ static void compare_branch(const struct pgr_walsurvey *v, struct pair *p, const 
 {
 	const struct pgr_waltimeline *o;
 	const struct pgr_walentry *te, *oe;
-	char tname[PGR_WALLIST_NAME], oname[PGR_WALLIST_NAME];
 	pgr_tli parent;
 	pgr_lsn at, start, end;
 	pgr_segno seg;
@@ -109,9 +136,7 @@ static void compare_branch(const struct pgr_walsurvey *v, struct pair *p, const 
 		end = least(end, o->to);
 	if (end <= start)
 		return;
-	pgr_walentry_name(tname, te);
-	pgr_walentry_name(oname, oe);
-	compare_files(v, p, tname, te->method, oname, oe->method, start, end - start);
+	compare_files(v, p, te, oe, start, end - start);
 }
 
 int pgr_walbranch_compare(const struct pgr_walsurvey *v, struct pgr_err *err)

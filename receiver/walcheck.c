@@ -141,13 +141,18 @@ static int read_segment(const struct check *c, struct pgr_walfile *f, struct pgr
 	return rc == PGR_OK ? expect_end(f, s, err) : rc;
 }
 
+/* A .partial one may end anywhere. */
 static void judge_size(const struct check *c, const struct pgr_walentry *e, const struct pgr_walfile *f, struct slot *s)
 {
-	if (e->partial || s->bytes >= c->survey.page.segment_bytes)
+	const char *cut_off = f->cut ? ", the compressed stream is cut off" : "";
+
+	if (e->partial || s->trouble[0] != '\0')
 		return;
-	snprintf(s->trouble, sizeof(s->trouble), "has %" PRIu64 " bytes%s instead of %" PRIu32 "%s", s->bytes,
-		 e->method != PGR_COMP_NONE ? " of WAL" : "", c->survey.page.segment_bytes,
-		 f->cut ? ", the compressed stream is cut off" : "");
+	if (s->bytes < c->survey.page.segment_bytes)
+		snprintf(s->trouble, sizeof(s->trouble), "has %" PRIu64 " bytes%s instead of %" PRIu32 "%s", s->bytes,
+			 e->method != PGR_COMP_NONE ? " of WAL" : "", c->survey.page.segment_bytes, cut_off);
+	else if (f->cut)
+		snprintf(s->trouble, sizeof(s->trouble), "all WAL is there%s", cut_off);
 }
 
 static void init_record_reader(const struct check *c, const struct pgr_walentry *e, pgr_segno seg, struct slot *s,
@@ -183,7 +188,7 @@ static int check_file(const struct check *c, const struct pgr_walentry *e, struc
 		rc = read_segment(c, &f, &rec, s, buf, err);
 		pgr_walrec_finish(&rec, &s->sum);
 		s->readable = true;
-		if (rc == PGR_MORE)
+		if (rc != PGR_ERR)
 			judge_size(c, e, &f, s);
 		pgr_walfile_close(&f);
 	} else if (err->sys_errno == ENOENT) {
