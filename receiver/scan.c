@@ -9,23 +9,14 @@
 #include "common/sys.h"
 #include "receiver/syncer.h"
 
-/* What a name says. */
-struct seg_name {
-	pgr_segno seg;
-	pgr_tli tli;
-	bool partial;
-	bool compressed;
-};
+/* What is told one by one; an archive that is broken from end to end must not fill the log. */
+#define MAX_WARNINGS 16
 
-/* A segment.  An archive may hold a million of them: this is all that is kept of each. */
+/* The files of a segment.  An archive may hold a million: these 16 bytes are all that is kept of each. */
 struct seg {
 	pgr_segno seg;
 	pgr_tli tli;
-};
-
-struct seg_list {
-	struct seg *segs;
-	size_t n, cap;
+	unsigned kinds; /* enum pgr_walscan_kind */
 };
 
 struct scan {
@@ -35,43 +26,43 @@ struct scan {
 	uint32_t segment_bytes;
 	void (*warn)(void *arg, const char *line);
 	void *warn_arg;
+	size_t warnings;
 
-	struct seg_list whole;	  /* complete ones, in the order of the directory, sorted at the end */
-	struct seg_list partials; /* the others; of these there are few */
-	bool found;		  /* of all, .partial ones too: */
-	pgr_segno low;
-	struct seg_name high;
+	struct seg *segs; /* one a file, in the order of the directory; then one a segment, sorted */
+	size_t n, cap;
 };
 
-/* The suffixes of pg_receivewal's files, and .zst, which later versions may have written. */
-static bool parse_name(const char *name, uint32_t segment_bytes, struct seg_name *out)
+/* ---- the directory ---- */
+
+/* 0: not the name of a segment's file. */
+static unsigned kind_of_suffix(const char *suffix)
 {
-	static const char *const compressed[] = {".gz", ".lz4", ".zst"};
-	const char *rest;
+	static const struct {
+		const char *suffix;
+		unsigned kind;
+	} table[] = {
+		{"", PGR_WALSCAN_PLAIN},
+		{".gz", PGR_WALSCAN_GZIP},
+		{".lz4", PGR_WALSCAN_LZ4},
+		{".zst", PGR_WALSCAN_ZSTD},
+		{".partial", PGR_WALSCAN_PARTIAL},
+		{".gz.partial", PGR_WALSCAN_FOREIGN},
+		{".lz4.partial", PGR_WALSCAN_FOREIGN},
+		{".zst.partial", PGR_WALSCAN_FOREIGN}, /* later versions may write them */
+	};
 
-	if (!pgr_walname_parse(name, segment_bytes, &out->tli, &out->seg))
-		return false;
-	rest = name + PGR_WALNAME_LEN;
-	out->compressed = false;
-	for (size_t i = 0; i < sizeof(compressed) / sizeof(compressed[0]); i++) {
-		size_t len = strlen(compressed[i]);
-
-		if (strncmp(rest, compressed[i], len) == 0) {
-			out->compressed = true;
-			rest += len;
-			break;
-		}
-	}
-	out->partial = strcmp(rest, ".partial") == 0;
-	return out->partial || rest[0] == '\0';
+	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++)
+		if (strcmp(suffix, table[i].suffix) == 0)
+			return table[i].kind;
+	return 0;
 }
 
-static void PGR_PRINTF(2, 3) warn(const struct scan *s, const char *fmt, ...)
+static void PGR_PRINTF(2, 3) warn(struct scan *s, const char *fmt, ...)
 {
 	char line[512];
 	va_list ap;
 
-	if (s->warn == NULL)
+	if (s->warn == NULL || s->warnings++ >= MAX_WARNINGS)
 		return;
 	va_start(ap, fmt);
 	vsnprintf(line, sizeof(line), fmt, ap);
@@ -79,76 +70,45 @@ static void PGR_PRINTF(2, 3) warn(const struct scan *s, const char *fmt, ...)
 	s->warn(s->warn_arg, line);
 }
 
-/*
- * PGR_MORE: leave it out.  Complete segments are all looked at, not only the last ones: one that was cut short in the
- * middle of an archive is a gap that somebody should hear of before it is needed.
- */
-static int check_size(const struct scan *s, const char *name, struct pgr_err *err)
+static void warn_of_the_rest(const struct scan *s)
 {
-	struct stat st;
+	char line[64];
 
-	if (s->sys->fstatat(s->sys, s->dirfd, name, &st, 0) != 0) {
-		if (errno == ENOENT) /* somebody is cleaning the archive up */
-			return PGR_MORE;
-		return pgr_err_sys(err, errno, "could not stat file \"%s/%s\"", s->dir, name);
-	}
-	if (!S_ISREG(st.st_mode)) {
-		warn(s, "segment file \"%s\" is not a regular file, skipping", name);
-		return PGR_MORE;
-	}
-	if (st.st_size != (off_t)s->segment_bytes) {
-		warn(s, "segment file \"%s\" has incorrect size %lld, skipping", name, (long long)st.st_size);
-		return PGR_MORE;
-	}
-	return PGR_OK;
+	if (s->warnings <= MAX_WARNINGS)
+		return;
+	snprintf(line, sizeof(line), "%zu more segment files were skipped", s->warnings - MAX_WARNINGS);
+	s->warn(s->warn_arg, line);
 }
 
-static int keep(struct seg_list *l, const struct seg_name *name, struct pgr_err *err)
+static int keep(struct scan *s, struct seg seg, struct pgr_err *err)
 {
-	if (l->n == l->cap) {
-		size_t more = l->cap == 0 ? 256 : l->cap * 2;
-		struct seg *p = reallocarray(l->segs, more, sizeof(*p));
+	if (s->n == s->cap) {
+		size_t more = s->cap == 0 ? 256 : s->cap * 2;
+		struct seg *p = reallocarray(s->segs, more, sizeof(*p));
 
 		if (p == NULL)
 			return pgr_err_nomem(err);
-		l->segs = p;
-		l->cap = more;
+		s->segs = p;
+		s->cap = more;
 	}
-	l->segs[l->n++] = (struct seg){.seg = name->seg, .tli = name->tli};
+	s->segs[s->n++] = seg;
 	return PGR_OK;
 }
 
-/* Whether `a` is further than `b`: number, then timeline, then completeness. */
-static bool is_higher(const struct seg_name *a, const struct seg_name *b)
+static int take_name(struct scan *s, const char *name, struct pgr_err *err)
 {
-	if (a->seg != b->seg)
-		return a->seg > b->seg;
-	if (a->tli != b->tli)
-		return a->tli > b->tli;
-	return b->partial && !a->partial;
-}
+	struct seg seg;
 
-static int take_name(struct scan *s, const char *text, struct pgr_err *err)
-{
-	struct seg_name name;
-	int rc = PGR_OK;
-
-	if (!parse_name(text, s->segment_bytes, &name))
+	if (!pgr_walname_parse(name, s->segment_bytes, &seg.tli, &seg.seg))
 		return PGR_OK;
-	if (name.seg >= UINT64_MAX / s->segment_bytes) { /* nothing can come after it */
-		warn(s, "segment file \"%s\" is beyond the last WAL position, skipping", text);
+	seg.kinds = kind_of_suffix(name + PGR_WALNAME_LEN);
+	if (seg.kinds == 0)
+		return PGR_OK;
+	if (seg.seg >= UINT64_MAX / s->segment_bytes) { /* nothing can come after it */
+		warn(s, "segment file \"%s\" is beyond the last WAL position, skipping", name);
 		return PGR_OK;
 	}
-	if (!name.partial && !name.compressed)
-		rc = check_size(s, text, err);
-	if (rc != PGR_OK)
-		return rc == PGR_MORE ? PGR_OK : PGR_ERR;
-	if (!s->found || is_higher(&name, &s->high))
-		s->high = name;
-	if (!s->found || name.seg < s->low)
-		s->low = name.seg;
-	s->found = true;
-	return keep(name.partial ? &s->partials : &s->whole, &name, err);
+	return keep(s, seg, err);
 }
 
 static int read_entries(struct scan *s, DIR *d, struct pgr_err *err)
@@ -189,6 +149,8 @@ static int read_directory(struct scan *s, struct pgr_err *err)
 	return rc;
 }
 
+/* ---- from files to segments ---- */
+
 static int compare_segs(const void *pa, const void *pb)
 {
 	const struct seg *a = pa, *b = pb;
@@ -198,34 +160,151 @@ static int compare_segs(const void *pa, const void *pb)
 	return a->tli < b->tli ? -1 : a->tli > b->tli;
 }
 
-static bool has(const struct seg_list *l, pgr_segno seg, pgr_tli tli)
+static void sort_and_merge(struct scan *s)
 {
-	for (size_t i = 0; i < l->n; i++)
-		if (l->segs[i].seg == seg && l->segs[i].tli == tli)
-			return true;
-	return false;
+	size_t n = 0;
+
+	if (s->n == 0)
+		return;
+	qsort(s->segs, s->n, sizeof(*s->segs), compare_segs);
+	for (size_t i = 1; i < s->n; i++) {
+		if (compare_segs(&s->segs[n], &s->segs[i]) == 0)
+			s->segs[n].kinds |= s->segs[i].kinds;
+		else
+			s->segs[++n] = s->segs[i];
+	}
+	s->n = n + 1;
 }
 
-static bool has_whole(const struct scan *s, pgr_segno seg, pgr_tli tli)
+static int read_segments(struct scan *s, struct pgr_err *err)
 {
-	const struct seg key = {.seg = seg, .tli = tli};
+	if (!pgr_walseg_valid(s->segment_bytes))
+		return pgr_err_set(err, PGR_E_USAGE, "invalid WAL segment size: %u bytes", s->segment_bytes);
+	if (read_directory(s, err) != PGR_OK)
+		return PGR_ERR;
+	sort_and_merge(s);
+	return PGR_OK;
+}
 
-	return s->whole.n > 0 && bsearch(&key, s->whole.segs, s->whole.n, sizeof(key), compare_segs) != NULL;
+/* ---- the newest segment ---- */
+
+/*
+ * The last four bytes of a gzip file are its content's size (RFC 1952, ISIZE), which is all that pg_receivewal looks at
+ * as well.  PGR_MORE: leave it out.
+ */
+static int check_gzip(struct scan *s, const char *name, off_t size, struct pgr_err *err)
+{
+	uint8_t b[4] = {0};
+	uint32_t isize;
+	ssize_t n = 0;
+	int fd = s->sys->openat(s->sys, s->dirfd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0);
+
+	if (fd < 0)
+		return pgr_err_sys(err, errno, "could not open compressed file \"%s/%s\"", s->dir, name);
+	if (size > (off_t)sizeof(b))
+		n = s->sys->pread(s->sys, fd, b, sizeof(b), size - (off_t)sizeof(b));
+	if (n < 0)
+		pgr_err_sys(err, errno, "could not read compressed file \"%s/%s\"", s->dir, name);
+	s->sys->close(s->sys, fd); /* only read */
+	if (n < 0)
+		return PGR_ERR;
+	isize = (uint32_t)b[0] | (uint32_t)b[1] << 8 | (uint32_t)b[2] << 16 | (uint32_t)b[3] << 24;
+	if (isize == s->segment_bytes)
+		return PGR_OK;
+	warn(s, "compressed segment file \"%s\" has incorrect uncompressed size %u, skipping", name, isize);
+	return PGR_MORE;
+}
+
+/* PGR_MORE: leave it out. */
+static int check_file(struct scan *s, const struct seg *seg, unsigned kind, const char *suffix, struct pgr_err *err)
+{
+	char name[PGR_WALNAME_LEN + 16];
+	struct stat st;
+
+	pgr_walname_format(name, seg->tli, seg->seg, s->segment_bytes);
+	strcat(name, suffix);
+	if (s->sys->fstatat(s->sys, s->dirfd, name, &st, AT_SYMLINK_NOFOLLOW) != 0) {
+		if (errno == ENOENT) /* somebody is cleaning the archive up */
+			return PGR_MORE;
+		return pgr_err_sys(err, errno, "could not stat file \"%s/%s\"", s->dir, name);
+	}
+	if (!S_ISREG(st.st_mode)) {
+		warn(s, "segment file \"%s\" is not a regular file, skipping", name);
+		return PGR_MORE;
+	}
+	if (kind == PGR_WALSCAN_PLAIN ? st.st_size != (off_t)s->segment_bytes : st.st_size == 0) {
+		warn(s, "segment file \"%s\" has incorrect size %lld, skipping", name, (long long)st.st_size);
+		return PGR_MORE;
+	}
+	return kind == PGR_WALSCAN_GZIP ? check_gzip(s, name, st.st_size, err) : PGR_OK;
+}
+
+/* Takes away what is not what its name says. */
+static int check_segment(struct scan *s, struct seg *seg, struct pgr_err *err)
+{
+	static const struct {
+		unsigned kind;
+		const char *suffix;
+	} files[] = {
+		{PGR_WALSCAN_PLAIN, ""},
+		{PGR_WALSCAN_GZIP, ".gz"},
+		{PGR_WALSCAN_LZ4, ".lz4"},
+		{PGR_WALSCAN_ZSTD, ".zst"},
+	};
+
+	for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++) {
+		int rc;
+
+		if ((seg->kinds & files[i].kind) == 0)
+			continue;
+		rc = check_file(s, seg, files[i].kind, files[i].suffix, err);
+		if (rc == PGR_ERR)
+			return PGR_ERR;
+		if (rc == PGR_MORE)
+			seg->kinds &= ~files[i].kind;
+	}
+	return PGR_OK;
+}
+
+/* Drops segments from the end of the list until the last one is what it seems to be. */
+static int find_newest(struct scan *s, struct pgr_err *err)
+{
+	for (; s->n > 0; s->n--) {
+		struct seg *seg = &s->segs[s->n - 1];
+
+		if (check_segment(s, seg, err) != PGR_OK)
+			return PGR_ERR;
+		if (seg->kinds != 0)
+			break;
+	}
+	warn_of_the_rest(s);
+	return PGR_OK;
+}
+
+/* ---- conclusions ---- */
+
+static bool is_complete(const struct seg *seg)
+{
+	return (seg->kinds & PGR_WALSCAN_COMPLETE) != 0;
 }
 
 /*
  * Segments get their final names behind the one that is written to (syncer.h): a run that was killed may have left some
- * whose names still end in .partial.  None of what follows the first of them was acknowledged, so the stream goes on
+ * whose names still end in .partial.  Nothing of what follows the first of them was acknowledged, so the stream goes on
  * there.
  */
 static pgr_segno find_next(const struct scan *s)
 {
-	pgr_segno next = s->high.partial ? s->high.seg : s->high.seg + 1;
+	const struct seg *high = &s->segs[s->n - 1];
+	pgr_segno next = is_complete(high) ? high->seg + 1 : high->seg;
 	pgr_segno first = next;
 
-	for (pgr_segno back = 1; back <= PGR_SYNCER_QUEUE && back <= next; back++)
-		if (has(&s->partials, next - back, s->high.tli) && !has_whole(s, next - back, s->high.tli))
-			first = next - back;
+	for (size_t i = s->n; i-- > 0 && s->segs[i].seg + PGR_SYNCER_QUEUE >= next;) {
+		const struct seg *seg = &s->segs[i];
+
+		if (seg->tli == high->tli && !is_complete(seg) && (seg->kinds & PGR_WALSCAN_PARTIAL) != 0)
+			first = seg->seg;
+	}
 	return first;
 }
 
@@ -237,16 +316,19 @@ static void add_gap(struct pgr_walscan *out, pgr_tli tli, pgr_segno first, pgr_s
 }
 
 /*
- * Walks the sorted segments from the lowest number to where streaming goes on, at `until`.  The timeline of a gap is
- * the lowest one of the segment behind it: when several have that segment, its predecessors belong to the oldest.
+ * Walks the segments from the lowest number to where streaming goes on, at `until`.  The timeline of a gap is the
+ * lowest one of the segment behind it: when several have that segment, its predecessors belong to the oldest.
  */
 static void find_gaps(const struct scan *s, pgr_segno until, struct pgr_walscan *out)
 {
-	pgr_segno next = s->low;
+	pgr_segno next = s->segs[0].seg;
 
-	for (size_t i = 0; i < s->whole.n; i++) {
-		const struct seg *seg = &s->whole.segs[i];
+	for (size_t i = 0; i < s->n; i++) {
+		const struct seg *seg = &s->segs[i];
 
+		if (!is_complete(seg))
+			continue;
+		out->segments++;
 		if (seg->seg < next)
 			continue; /* the same number on another timeline */
 		if (seg->seg > next && next < until)
@@ -254,22 +336,21 @@ static void find_gaps(const struct scan *s, pgr_segno until, struct pgr_walscan 
 		next = seg->seg + 1;
 	}
 	if (until > next)
-		add_gap(out, s->high.tli, next, until - 1);
+		add_gap(out, s->segs[s->n - 1].tli, next, until - 1);
 }
 
-static void conclude(struct scan *s, struct pgr_walscan *out)
+static void conclude(const struct scan *s, struct pgr_walscan *out)
 {
 	pgr_segno next;
 
-	if (!s->found)
+	for (size_t i = 0; i < s->n; i++)
+		out->foreign_partials = out->foreign_partials || (s->segs[i].kinds & PGR_WALSCAN_FOREIGN) != 0;
+	if (s->n == 0)
 		return;
-	if (s->whole.n > 1)
-		qsort(s->whole.segs, s->whole.n, sizeof(*s->whole.segs), compare_segs);
 	next = find_next(s);
 	out->found = true;
-	out->tli = s->high.tli;
+	out->tli = s->segs[s->n - 1].tli;
 	out->start = pgr_segno_start(next, s->segment_bytes);
-	out->segments = s->whole.n;
 	find_gaps(s, next, out);
 }
 
@@ -288,12 +369,57 @@ int pgr_walscan(const struct pgr_sys *sys, int dirfd, const char *dir, uint32_t 
 	int rc;
 
 	memset(out, 0, sizeof(*out));
-	if (!pgr_walseg_valid(segment_bytes))
-		return pgr_err_set(err, PGR_E_USAGE, "invalid WAL segment size: %u bytes", segment_bytes);
-	rc = read_directory(&s, err);
+	rc = read_segments(&s, err);
+	if (rc == PGR_OK)
+		rc = find_newest(&s, err);
 	if (rc == PGR_OK)
 		conclude(&s, out);
-	free(s.whole.segs);
-	free(s.partials.segs);
+	free(s.segs);
+	return rc;
+}
+
+/* ---- what is left to compress ---- */
+
+/* The first segment behind those that are compressed and nothing else; s->n when no segment is compressed. */
+static size_t find_left(const struct scan *s)
+{
+	bool any = false;
+	size_t i = s->n;
+
+	for (; i > 0; i--) {
+		unsigned kinds = s->segs[i - 1].kinds;
+
+		if ((kinds & PGR_WALSCAN_COMPRESSED) == 0)
+			continue;
+		any = true;
+		if ((kinds & PGR_WALSCAN_PLAIN) == 0)
+			break;
+	}
+	return any ? i : s->n;
+}
+
+int pgr_walscan_left(const struct pgr_sys *sys, int dirfd, const char *dir, uint32_t segment_bytes, pgr_segno below,
+		     int (*fn)(void *arg, pgr_tli tli, pgr_segno seg, unsigned kinds, struct pgr_err *err), void *arg,
+		     struct pgr_err *err)
+{
+	struct scan s = {.sys = sys, .dirfd = dirfd, .dir = dir, .segment_bytes = segment_bytes};
+	int rc = read_segments(&s, err);
+
+	if (rc == PGR_OK) {
+		size_t first;
+
+		while (s.n > 0 && s.segs[s.n - 1].seg >= below)
+			s.n--;
+		first = find_left(&s);
+		for (size_t i = 0; i < s.n && rc == PGR_OK; i++) {
+			const struct seg *seg = &s.segs[i];
+			bool left = i >= first && (seg->kinds & PGR_WALSCAN_PLAIN) != 0;
+			bool foreign = is_complete(seg) && (seg->kinds & PGR_WALSCAN_FOREIGN) != 0;
+
+			if (left || foreign)
+				rc = fn(arg, seg->tli, seg->seg, seg->kinds, err);
+		}
+	}
+	free(s.segs);
 	return rc;
 }

@@ -43,6 +43,21 @@ static void make(const char *name, off_t size)
 	close(fd);
 }
 
+/* As much of a gzip file as the scan looks at. */
+static void make_gzip(pgr_tli tli, pgr_segno seg, uint32_t isize)
+{
+	const uint8_t tail[4] = {isize & 0xff, isize >> 8 & 0xff, isize >> 16 & 0xff, isize >> 24};
+	char name[64];
+	int fd;
+
+	pgr_walname_format(name, tli, seg, SEG);
+	strcat(name, ".gz");
+	make(name, 17);
+	fd = openat(dfd, name, O_WRONLY);
+	ck_assert_int_eq(pwrite(fd, tail, 4, 13), 4);
+	close(fd);
+}
+
 static void make_seg(pgr_tli tli, pgr_segno seg, const char *suffix, off_t size)
 {
 	char name[64];
@@ -233,10 +248,12 @@ START_TEST(other_partials_at_the_end)
 	make_seg(2, 11, "", SEG);
 	make_seg(2, 12, "", SEG);
 	make_seg(2, 12, ".gz.partial", 10);
+	make_seg(2, 12, ".partial", 10);
 	make_seg(2, 13, ".partial", SEG);
 	scan(&s);
 	ck_assert_uint_eq(s.start, 13 * (pgr_lsn)SEG);
 	ck_assert_uint_eq(s.ngaps, 0);
+	ck_assert(s.foreign_partials);
 }
 END_TEST
 
@@ -271,23 +288,77 @@ START_TEST(more_gaps_than_room)
 }
 END_TEST
 
+/* The highest ones are looked at until one is right; those below it are not. */
 START_TEST(wrong_sizes)
 {
 	struct pgr_walscan s;
 
-	make_seg(1, 3, "", SEG);
-	make_seg(1, 4, "", SEG - 1);
-	make_seg(1, 5, "", SEG);
+	make_seg(1, 3, "", SEG - 1);
+	make_seg(1, 4, "", SEG);
+	make_seg(1, 5, "", SEG - 1);
 	make_seg(1, 6, "", 0);
+	scan(&s);
+	ck_assert_uint_eq(s.start, 5 * (pgr_lsn)SEG);
+	ck_assert_uint_eq(s.segments, 2);
+	ck_assert_uint_eq(s.ngaps, 0);
+	ck_assert_str_eq(warnings, "segment file \"000000010000000000000006\" has incorrect size 0, skipping\n"
+				   "segment file \"000000010000000000000005\" has incorrect size 1048575, skipping\n");
+}
+END_TEST
+
+START_TEST(all_wrong)
+{
+	struct pgr_walscan s;
+	unsigned lines = 0;
+
+	for (pgr_segno seg = 1; seg <= 20; seg++)
+		make_seg(1, seg, seg % 2 ? "" : ".lz4", 0);
+	scan(&s);
+	ck_assert(!s.found);
+	for (const char *p = warnings; (p = strchr(p, '\n')) != NULL; p++)
+		lines++;
+	ck_assert_uint_eq(lines, 17);
+	ck_assert_ptr_nonnull(strstr(warnings, "\n4 more segment files were skipped\n"));
+}
+END_TEST
+
+/* A segment that is wrong in one form may be right in another, or be continued. */
+START_TEST(wrong_beside_right)
+{
+	struct pgr_walscan s;
+
+	make_seg(1, 4, "", SEG);
+	make_seg(1, 5, "", 17);
+	make_seg(1, 5, ".partial", SEG);
+	scan(&s);
+	ck_assert_uint_eq(s.start, 5 * (pgr_lsn)SEG);
+	make_seg(1, 5, ".zst", 17);
 	scan(&s);
 	ck_assert_uint_eq(s.start, 6 * (pgr_lsn)SEG);
 	ck_assert_uint_eq(s.segments, 2);
-	ck_assert_uint_eq(s.ngaps, 1);
-	ck_assert_uint_eq(s.gaps[0].first, 4);
-	ck_assert_ptr_nonnull(
-		strstr(warnings, "segment file \"000000010000000000000004\" has incorrect size 1048575, skipping\n"));
-	ck_assert_ptr_nonnull(
-		strstr(warnings, "segment file \"000000010000000000000006\" has incorrect size 0, skipping\n"));
+}
+END_TEST
+
+/* No file but the newest segment's is looked at: everything below it may be broken for all that the scan knows. */
+START_TEST(one_stat)
+{
+	struct pgr_fault_sys f;
+	struct pgr_walscan s;
+	struct pgr_err err;
+	unsigned few, many;
+
+	for (pgr_segno seg = 1; seg <= 9; seg++)
+		make_seg(1, seg, seg % 2 ? "" : ".gz", SEG);
+	pgr_fault_sys_init(&f, 0, EIO);
+	ck_assert_int_eq(pgr_walscan(&f.sys, dfd, dir, SEG, NULL, NULL, &s, &err), PGR_OK);
+	few = f.calls;
+	for (pgr_segno seg = 10; seg <= 31; seg++)
+		make_seg(1, seg, seg % 2 ? "" : ".gz", SEG);
+	pgr_fault_sys_init(&f, 0, EIO);
+	ck_assert_int_eq(pgr_walscan(&f.sys, dfd, dir, SEG, NULL, NULL, &s, &err), PGR_OK);
+	many = f.calls;
+	ck_assert_uint_eq(s.segments, 31);
+	ck_assert_uint_eq(many - few, 22); /* the readdirs */
 }
 END_TEST
 
@@ -307,18 +378,129 @@ START_TEST(compressed_count)
 {
 	struct pgr_walscan s;
 
-	make_seg(1, 3, ".gz", 17);
+	make_gzip(1, 3, SEG);
 	make_seg(1, 4, ".lz4", 17);
 	make_seg(1, 5, ".zst", 17);
 	scan(&s);
 	ck_assert_uint_eq(s.start, 6 * (pgr_lsn)SEG);
 	ck_assert_uint_eq(s.segments, 3);
 	ck_assert_uint_eq(s.ngaps, 0);
-	make_seg(1, 6, ".gz.partial", 17);
+	make_gzip(1, 6, SEG);
+	scan(&s);
+	ck_assert_uint_eq(s.start, 7 * (pgr_lsn)SEG);
+	ck_assert_str_eq(warnings, "");
+	make_gzip(1, 6, 4711);
 	scan(&s);
 	ck_assert_uint_eq(s.start, 6 * (pgr_lsn)SEG);
-	ck_assert_uint_eq(s.segments, 3);
+	ck_assert_str_eq(warnings, "compressed segment file \"000000010000000000000006.gz\" has incorrect uncompressed "
+				   "size 4711, skipping\n");
+}
+END_TEST
+
+/* What pg_receivewal -Z left unfinished cannot be continued; its segment is received from its start. */
+START_TEST(foreign_partials)
+{
+	static const char *const suffixes[] = {".gz.partial", ".lz4.partial", ".zst.partial"};
+	struct pgr_walscan s;
+
+	make_seg(1, 5, "", SEG);
+	scan(&s);
+	ck_assert(!s.foreign_partials);
+	make_seg(1, 6, suffixes[_i], 17);
+	scan(&s);
+	ck_assert_uint_eq(s.start, 6 * (pgr_lsn)SEG);
+	ck_assert_uint_eq(s.segments, 1);
+	ck_assert(s.foreign_partials);
 	ck_assert_str_eq(warnings, "");
+}
+END_TEST
+
+/* A segment plain and compressed is one segment. */
+START_TEST(duplicates)
+{
+	struct pgr_walscan s;
+
+	for (pgr_segno seg = 3; seg <= 5; seg++) {
+		make_seg(1, seg, "", SEG);
+		make_gzip(1, seg, SEG);
+		make_seg(1, seg, ".lz4", 17);
+	}
+	scan(&s);
+	ck_assert_uint_eq(s.segments, 3);
+	ck_assert_uint_eq(s.start, 6 * (pgr_lsn)SEG);
+	ck_assert_uint_eq(s.ngaps, 0);
+}
+END_TEST
+
+/* ---- what is left to compress ---- */
+
+static char left[1024];
+
+static int on_left(void *arg, pgr_tli tli, pgr_segno seg, unsigned kinds, struct pgr_err *err)
+{
+	size_t n = strlen(left);
+
+	if (arg != NULL && seg == *(pgr_segno *)arg)
+		return pgr_err_set(err, PGR_E_DATA, "enough");
+	snprintf(left + n, sizeof(left) - n, " %u/%u:%u", tli, (unsigned)seg, kinds);
+	return PGR_OK;
+}
+
+static const char *find_left(pgr_segno below)
+{
+	struct pgr_err err;
+
+	left[0] = '\0';
+	ck_assert_int_eq(pgr_walscan_left(pgr_sys_real(), dfd, dir, SEG, below, on_left, NULL, &err), PGR_OK);
+	return left;
+}
+
+START_TEST(left_behind_the_newest_compressed)
+{
+	ck_assert_str_eq(find_left(100), "");
+	make_seg(1, 3, "", SEG);
+	make_seg(1, 4, "", SEG);
+	ck_assert_str_eq(find_left(100), ""); /* kept plain until now */
+	make_seg(1, 4, ".gz", 17);
+	ck_assert_str_eq(find_left(100), " 1/3:1 1/4:3"); /* crashed with the first one */
+	make_seg(1, 2, ".lz4", 17);
+	make_seg(1, 1, "", SEG);
+	make_seg(1, 5, ".partial", SEG);
+	make_seg(2, 5, "", SEG);
+	make_seg(2, 6, "", SEG);
+	make_seg(2, 7, ".partial", SEG);
+	ck_assert_str_eq(find_left(100), " 1/3:1 1/4:3 2/5:1 2/6:1");
+	ck_assert_str_eq(find_left(6), " 1/3:1 1/4:3 2/5:1");
+	ck_assert_str_eq(find_left(4), " 1/3:1");
+	ck_assert_str_eq(find_left(2), "");
+}
+END_TEST
+
+START_TEST(left_foreign)
+{
+	make_seg(1, 3, "", SEG);
+	make_seg(1, 3, ".gz.partial", 17);
+	make_seg(1, 4, ".zst", 17);
+	make_seg(1, 4, ".lz4.partial", 17);
+	make_seg(1, 5, ".gz.partial", 17);
+	ck_assert_str_eq(find_left(100), " 1/3:33 1/4:40");
+}
+END_TEST
+
+START_TEST(left_ends_early)
+{
+	struct pgr_err err;
+	pgr_segno end = 4;
+
+	make_seg(1, 2, ".zst", 17);
+	for (pgr_segno seg = 3; seg <= 5; seg++)
+		make_seg(1, seg, "", SEG);
+	left[0] = '\0';
+	ck_assert_int_eq(pgr_walscan_left(pgr_sys_real(), dfd, dir, SEG, 100, on_left, &end, &err), PGR_ERR);
+	ck_assert_str_eq(err.msg, "enough");
+	ck_assert_str_eq(left, " 1/3:1");
+	ck_assert_int_eq(pgr_walscan_left(pgr_sys_real(), dfd, dir, 4711, 100, on_left, NULL, &err), PGR_ERR);
+	ck_assert_int_eq(err.cls, PGR_E_USAGE);
 }
 END_TEST
 
@@ -377,7 +559,8 @@ START_TEST(faults)
 
 	make_seg(1, 3, "", SEG);
 	make_seg(1, 4, "", SEG);
-	make_seg(1, 5, ".partial", SEG);
+	make_gzip(1, 4, SEG);
+	make_gzip(1, 5, 1);
 	for (n = 1;; n++) {
 		struct pgr_fault_sys f;
 		int rc;
@@ -388,6 +571,10 @@ START_TEST(faults)
 		if (!f.triggered) {
 			ck_assert_int_eq(rc, PGR_OK);
 			break;
+		}
+		if (rc == PGR_OK) { /* of a file that was only read */
+			ck_assert_str_eq(f.failed_call, "close");
+			continue;
 		}
 		ck_assert_msg(rc == PGR_ERR, "%s", f.failed_call);
 		ck_assert_int_eq(err.cls, PGR_E_SYSTEM);
@@ -440,8 +627,16 @@ int main(void)
 	tcase_add_test(tc, timeline_switch_is_no_gap);
 	tcase_add_test(tc, more_gaps_than_room);
 	tcase_add_test(tc, wrong_sizes);
+	tcase_add_test(tc, all_wrong);
+	tcase_add_test(tc, wrong_beside_right);
+	tcase_add_test(tc, one_stat);
 	tcase_add_test(tc, not_a_file);
 	tcase_add_test(tc, compressed_count);
+	tcase_add_loop_test(tc, foreign_partials, 0, 3);
+	tcase_add_test(tc, duplicates);
+	tcase_add_test(tc, left_behind_the_newest_compressed);
+	tcase_add_test(tc, left_foreign);
+	tcase_add_test(tc, left_ends_early);
 	tcase_add_test(tc, end_of_the_world);
 	tcase_add_test(tc, other_segment_sizes);
 	tcase_add_test(tc, again_and_silent);
