@@ -111,6 +111,18 @@ def test_wal_is_gone_when_the_connection_is_back(pg, clusters, run, tmp, target)
         nothing_left(tmp, server)
 
 
+def test_password_is_asked_once(pg, primary, run, target):
+    """The one that was given is good for the connections that are made again."""
+    target_address = f"{primary.host}:{primary.port}"
+    with Relay(primary.place, target_address, when="START_REPLICATION", cut_after=1_500_000, times=2) as relay:
+        with content.Writer(primary):
+            process = run.start_basebackup("-D", target, "-d", "sslmode=disable", "-r", "6M", *STREAM,
+                                           *relay.address("keeper"), stdin="it's a \\secret\n")
+            assert process.wait() == 0, str(process)
+    assert process.err.count("Password") == 1 and LOST in process.err, str(process)
+    verify_backup(pg, primary.place, target)
+
+
 def test_login_is_refused_when_the_connection_is_made_again(pg, server, run, tmp, target):
     """What an administrator has decided is not asked again and again."""
     with Relay(server.place, socket_of(server), when="START_REPLICATION", cut_after=3_000_000) as relay:
