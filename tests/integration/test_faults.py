@@ -12,7 +12,7 @@ from pgrtest.programs import failed
 from pgrtest.relay import Relay, socket_of
 from pgrtest.server import HBA, wal_segsize
 
-STREAM = ["-c", "fast"]
+STREAM = ["-c", "fast", "-j1"]
 LANES = ["-c", "fast", "-j", "3"]
 both_sources = pytest.mark.parametrize("source", [STREAM, LANES], ids=["stream", "lanes"])
 
@@ -85,7 +85,7 @@ def test_wal_connection_is_lost_before_the_start(pg, server, run, target):
     server.configure(idle_session_timeout="'1s'", checkpoint_completion_target="0.9")
     server.reload()
     server.sql("UPDATE big SET a = b")
-    process = run.start_basebackup("-D", target, "-v", "-c", "spread", *server.address())
+    process = run.start_basebackup("-D", target, "-v", "-j1", "-c", "spread", *server.address())
     process.wait_for_text(LOST)
     assert "idle-session timeout" in process.err
     server.sql("CHECKPOINT")
@@ -95,8 +95,7 @@ def test_wal_connection_is_lost_before_the_start(pg, server, run, target):
 
 def test_wal_is_gone_when_the_connection_is_back(pg, clusters, run, tmp, target):
     """Without a slot nobody keeps it."""
-    server = clusters.create(pg, initdb=wal_segsize(pg, 1), max_wal_size="'2MB'" if pg.major >= 11 else "'32MB'",
-                             min_wal_size="'2MB'" if pg.major >= 11 else "'32MB'").start()
+    server = clusters.create(pg, initdb=wal_segsize(pg, 1)).start()
     content.populate(server)
     with Relay(server.place, socket_of(server), when="START_REPLICATION", cut_after=100_000, times=1000) as relay:
         process = run.start_basebackup("-D", target, "--no-slot", "-r", "1M", *STREAM, *relay.address())
