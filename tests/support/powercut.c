@@ -7,9 +7,10 @@
  *                        power cut at any moment could have left it.  The journal lies outside of the directory.
  *   POWERCUT_SYNC_MS=n   each fsync and fdatasync takes so much longer, one at a time: a slow disk
  *   POWERCUT_DEVICE=file the programs that name the same file share the slow disk (it is made, and stays empty)
- *   POWERCUT_FAIL=what:first[-last]:error[,...]
+ *   POWERCUT_FAIL=what[@suffix]:first[-last]:error[,...]
  *                        the first to the last of these calls fail without doing anything: `write`, `sync` (a file),
- *                        `dirsync`, `allocate`, `create`, `rename`; with EIO, ENOSPC or EDQUOT.  E.g. "sync:3:EIO"
+ *                        `dirsync`, `allocate`, `create`, `rename`; with EIO, ENOSPC or EDQUOT; of those on names that
+ *                        end in the suffix.  E.g. "sync:3:EIO", "write@.partial:1:EIO"
  *
  * The journal: an operation has two records, one appended before it begins and one after it has ended.  So a sync is
  * known to cover what had ended before it began, and nothing else, whichever threads did it; and what had begun when
@@ -92,8 +93,10 @@ static const char *const call_names[C_CALLS] = {"write", "sync", "dirsync", "all
 
 struct fault {
 	enum call call;
+	char suffix[32];
 	unsigned long first, last;
 	int error;
+	atomic_ulong calls; /* so far */
 };
 
 /* A preloaded library has no caller who could hold this. */
@@ -108,7 +111,6 @@ static struct {
 	size_t nfaults;
 
 	atomic_ulong next_id;
-	atomic_ulong calls[C_CALLS];
 	pthread_mutex_t names;	/* held while a name changes */
 	pthread_mutex_t device; /* held while the slow disk syncs */
 } pc = {
@@ -149,7 +151,8 @@ static bool parse_fault(const char *text, struct fault *f)
 	char call[16], range[32], error[16];
 	char *end;
 
-	if (sscanf(text, "%15[a-z]:%31[0-9-]:%15[A-Z]", call, range, error) != 3)
+	if (sscanf(text, "%15[a-z]@%31[^:]:%31[0-9-]:%15[A-Z]", call, f->suffix, range, error) != 4 &&
+	    sscanf(text, "%15[a-z]:%31[0-9-]:%15[A-Z]", call, range, error) != 3)
 		return false;
 	f->first = strtoul(range, &end, 10);
 	f->last = *end == '-' ? strtoul(end + 1, &end, 10) : f->first;
@@ -206,19 +209,25 @@ static bool watches(void)
 
 /* ---- what a descriptor or a path is ---- */
 
+/* "" when there is none. */
+static void path_of(int fd, char path[PATH_MAX])
+{
+	char link[64];
+	ssize_t n;
+
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	n = readlink(link, path, PATH_MAX - 1);
+	path[n > 0 ? n : 0] = '\0';
+}
+
 static bool is_below(int fd)
 {
-	char link[64], path[PATH_MAX];
-	ssize_t n;
+	char path[PATH_MAX];
 
 	if (pc.dir_len == 0)
 		return true;
-	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
-	n = readlink(link, path, sizeof(path) - 1);
-	if (n < (ssize_t)pc.dir_len || memcmp(path, pc.dir, pc.dir_len) != 0)
-		return false;
-	path[n] = '\0';
-	return path[pc.dir_len] == '\0' || path[pc.dir_len] == '/';
+	path_of(fd, path);
+	return strncmp(path, pc.dir, pc.dir_len) == 0 && (path[pc.dir_len] == '\0' || path[pc.dir_len] == '/');
 }
 
 enum what { FD_OTHER, FD_FILE, FD_DIR, FD_SOCKET };
@@ -327,20 +336,41 @@ static long end(uint64_t id, long result, uint64_t ino)
 
 /* ---- calls that fail ---- */
 
-/* Whether this call shall fail, with errno set. */
-static bool fails(enum call call)
+static bool ends_in(const char *name, const char *suffix)
 {
-	unsigned long n = atomic_fetch_add(&pc.calls[call], 1) + 1;
+	size_t len = strlen(name), suffix_len = strlen(suffix);
+
+	return len >= suffix_len && strcmp(name + len - suffix_len, suffix) == 0;
+}
+
+/* Whether this call on a file of this name shall fail, with errno set. */
+static bool fails(enum call call, const char *name)
+{
+	int error = 0;
 
 	for (size_t i = 0; i < pc.nfaults; i++) {
-		const struct fault *f = &pc.faults[i];
+		struct fault *f = &pc.faults[i];
+		unsigned long n;
 
-		if (f->call == call && n >= f->first && n <= f->last) {
-			errno = f->error;
-			return true;
-		}
+		if (f->call != call || !ends_in(name, f->suffix))
+			continue;
+		n = atomic_fetch_add(&f->calls, 1) + 1;
+		if (n >= f->first && n <= f->last)
+			error = f->error;
 	}
-	return false;
+	if (error != 0)
+		errno = error;
+	return error != 0;
+}
+
+static bool fails_on(enum call call, int fd)
+{
+	char path[PATH_MAX];
+
+	if (pc.nfaults == 0)
+		return false;
+	path_of(fd, path);
+	return fails(call, path);
 }
 
 /* ---- writing ---- */
@@ -371,7 +401,7 @@ static ssize_t write_file(int fd, uint64_t ino, const struct iovec *iov, int n, 
 	};
 	uint64_t id = begin(&r, NULL, NULL, iov, n);
 
-	return end(id, fails(C_WRITE) ? -1 : raw_writev(fd, iov, n, off, flags), 0);
+	return end(id, fails_on(C_WRITE, fd) ? -1 : raw_writev(fd, iov, n, off, flags), 0);
 }
 
 static ssize_t send_bytes(int fd, uint64_t ino, const struct msghdr *msg, int flags)
@@ -514,7 +544,7 @@ int fallocate(int fd, int mode, off_t off, off_t len)
 	if (!watches() || look_at(fd, &r.ino) != FD_FILE)
 		return (int)syscall(SYS_fallocate, fd, mode, off, len);
 	id = begin(&r, NULL, NULL, NULL, 0);
-	return (int)end(id, fails(C_ALLOCATE) ? -1 : syscall(SYS_fallocate, fd, mode, off, len), 0);
+	return (int)end(id, fails_on(C_ALLOCATE, fd) ? -1 : syscall(SYS_fallocate, fd, mode, off, len), 0);
 }
 
 int fallocate64(int fd, int mode, off64_t off, off64_t len)
@@ -557,7 +587,7 @@ static long open_changing(int dirfd, const char *path, int flags, mode_t mode)
 	if ((flags & O_TMPFILE) == O_TMPFILE)
 		r.kind = K_STRANGE;
 	id = begin(&r, r.kind == K_STRANGE ? "O_TMPFILE" : spot.leaf, NULL, NULL, 0);
-	fd = fails(C_CREATE) ? -1 : syscall(SYS_openat, dirfd, path, flags, mode);
+	fd = fails(C_CREATE, spot.leaf) ? -1 : syscall(SYS_openat, dirfd, path, flags, mode);
 	if (fd >= 0)
 		look_at((int)fd, &made);
 	return end(id, fd, made);
@@ -637,7 +667,7 @@ static int two_names(struct record *r, int olddir, const char *old, int newdir, 
 	r->ino = ours_from ? from.dir : 0;
 	r->ino2 = ours_to ? to.dir : 0;
 	id = begin(r, ours_from ? from.leaf : old, ours_to ? to.leaf : new_, NULL, 0);
-	rc = end(id, fails(C_RENAME) ? -1 : syscall(call, olddir, old, newdir, new_, flags), 0);
+	rc = end(id, fails(C_RENAME, old) ? -1 : syscall(call, olddir, old, newdir, new_, flags), 0);
 	pthread_mutex_unlock(&pc.names);
 	return (int)rc;
 }
@@ -768,7 +798,7 @@ static int do_sync(long call, int fd, enum kind kind)
 	if (what != FD_FILE && what != FD_DIR)
 		return (int)syscall(call, fd);
 	id = begin(&r, NULL, NULL, NULL, 0);
-	broken = fails(what == FD_FILE ? C_SYNC : C_DIRSYNC);
+	broken = fails_on(what == FD_FILE ? C_SYNC : C_DIRSYNC, fd);
 	return (int)end(id, broken ? -1 : slow_sync(call, fd), 0);
 }
 

@@ -1,5 +1,6 @@
 """Clients that commit numbered rows and remember when they were told so."""
 
+import contextlib
 import os
 import random
 import socket
@@ -56,23 +57,45 @@ class Clients:
         self._server = server
         self.told = []
         self._stop = threading.Event()
+        self._server_may_die = threading.Event()
         self._failed = []
         self._row_bytes = row_bytes
         self._threads = [threading.Thread(target=self._work, args=(i, sessions), daemon=True) for i in range(sessions)]
 
     def _work(self, first, step):
-        try:
-            session = Session(self._server)
-            number = first
-            while not self._stop.is_set():
+        session, number = None, first
+        while not self._stop.is_set():
+            try:
+                session = session or self._connect()
                 filler = os.urandom(random.randint(1, self._row_bytes // 2)).hex()
                 session.run(f"INSERT INTO told VALUES ({number}, '{filler}')")
                 self.told.append((number, time.monotonic_ns()))
-                number += step
+            except OSError as e:
+                session = None
+                if not self._server_may_die.is_set() and not self._stop.is_set():
+                    self._failed.append(e)
+                    return
+            number += step  # also when nobody knows whether it was committed
+        if session is not None:
             session.close()
-        except OSError as e:
-            if not self._stop.is_set():
-                self._failed.append(e)
+
+    def _connect(self):
+        """Waits for a server that is on its way back."""
+        while True:
+            try:
+                return Session(self._server)
+            except OSError:
+                if self._stop.is_set() or not self._server_may_die.is_set():
+                    raise
+                self._stop.wait(0.05)
+
+    @contextlib.contextmanager
+    def without_server(self):
+        """A server that dies within this block and comes back is no failure."""
+        self._server_may_die.set()
+        yield
+        self.wait_for(10 * len(self._threads))  # all sessions are new ones
+        self._server_may_die.clear()
 
     def wait_for(self, commits):
         """Waits until so many more are told."""
