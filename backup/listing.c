@@ -7,6 +7,7 @@
 #include "backup/bbstream.h"
 #include "backup/exclude.h"
 #include "backup/filelist.h"
+#include "backup/rowsum.h"
 #include "backup/sql.h"
 #include "common/num.h"
 #include "proto/fields.h"
@@ -163,6 +164,10 @@ struct walk {
 	int server_version;
 	const struct pgr_bb_tablespace *tablespaces;
 	size_t n;
+
+	struct pgr_rowsum *sum; /* NULL: rows have no digest */
+	const struct pgr_buf *text;
+	bool damaged; /* one of them came so */
 };
 
 static unsigned depth_of(const char *path, size_t len)
@@ -199,9 +204,8 @@ static int too_deep(const char *path, size_t len, struct pgr_err *err)
 	return pgr_err_hint(err, "A link may lead in circles.  A single stream (--jobs=1) copies no links.");
 }
 
-static int take_file(void *arg, const struct pgr_row *row, struct pgr_err *err)
+static int take_file(struct walk *w, const struct pgr_row *row, struct pgr_err *err)
 {
-	struct walk *w = arg;
 	struct pgr_span path = pgr_row_col(row, 0), size = pgr_row_col(row, 2), mtime = pgr_row_col(row, 3);
 	bool is_dir = pgr_span_is(pgr_row_col(row, 1), "t");
 	const char *name = (const char *)path.p;
@@ -217,6 +221,35 @@ static int take_file(void *arg, const struct pgr_row *row, struct pgr_err *err)
 	if (is_dir && depth_of(name, path.len) >= DEPTH_MAX)
 		return too_deep(name, path.len, err);
 	return pgr_filelist_add(w->list, w->server_version, name, path.len, is_dir, bytes, seconds, err);
+}
+
+/* What came damaged may be anything, so nothing is said about it. */
+static int take_row(void *arg, const struct pgr_row *row, struct pgr_err *err)
+{
+	struct walk *w = arg;
+	bool holds = true;
+
+	if (w->sum != NULL && pgr_rowsum_holds(w->sum, row, w->text, &holds, err) != PGR_OK)
+		return PGR_ERR;
+	w->damaged |= !holds;
+	return w->damaged ? PGR_OK : take_file(w, row, err);
+}
+
+/* The query itself may have been damaged on its way; that the server says yes to it means nothing. */
+static int ask_walk(struct pgr_client *c, struct walk *w, const struct pgr_buf *text, struct pgr_err *err)
+{
+	struct pgr_buf wrapped = {0};
+	int rc;
+
+	if (w->sum == NULL)
+		return pgr_sql_rows(c, text, 4, take_row, w, err);
+	rc = pgr_rowsum_wrap(&wrapped, w->sum->algo, text, 4, err);
+	w->text = &wrapped;
+	if (rc == PGR_OK)
+		rc = pgr_sql_rows(c, &wrapped, 5, take_row, w, err);
+	w->text = NULL;
+	pgr_buf_fini(&wrapped);
+	return rc == PGR_OK && w->damaged ? PGR_MORE : rc;
 }
 
 static int walk_tree(struct pgr_client *c, struct walk *w, struct pgr_err *err)
@@ -235,7 +268,7 @@ static int walk_tree(struct pgr_client *c, struct walk *w, struct pgr_err *err)
 	if (rc == PGR_OK)
 		rc = pgr_buf_printf(&text, err, walk, DEPTH_MAX, list);
 	if (rc == PGR_OK)
-		rc = pgr_sql_rows(c, &text, 4, take_file, w, err);
+		rc = ask_walk(c, w, &text, err);
 	if (rc == PGR_OK)
 		rc = pgr_filelist_finish(w->list, err);
 	pgr_buf_fini(&dirs);
@@ -271,6 +304,32 @@ static int ask_dirs(struct pgr_client *c, struct dirs *d, struct pgr_err *err)
 			rc = pgr_err_nomem(err);
 	}
 	pgr_result_free(r);
+	return rc;
+}
+
+static void dirs_fini(struct dirs *d)
+{
+	free(d->data);
+	free(d->stats);
+	*d = (struct dirs){0};
+}
+
+static bool same_text(const char *a, const char *b)
+{
+	return a == NULL || b == NULL ? a == b : strcmp(a, b) == 0;
+}
+
+/* They hardly ever change: what is said twice was not damaged.  PGR_MORE: it was not. */
+static int ask_dirs_twice(struct pgr_client *c, struct dirs *d, struct pgr_err *err)
+{
+	struct dirs again = {0};
+	int rc = ask_dirs(c, d, err);
+
+	if (rc == PGR_OK)
+		rc = ask_dirs(c, &again, err);
+	if (rc == PGR_OK && (!same_text(d->data, again.data) || !same_text(d->stats, again.stats)))
+		rc = PGR_MORE;
+	dirs_fini(&again);
 	return rc;
 }
 
@@ -411,11 +470,12 @@ static int check_all_names(struct pgr_client *c, const struct pgr_filelist *l, s
 }
 
 int pgr_listing_files(struct pgr_client *c, const struct pgr_bb_tablespace *tablespaces, size_t n,
-		      struct pgr_filelist *out, struct pgr_err *err)
+		      struct pgr_rowsum *sum, struct pgr_filelist *out, struct pgr_err *err)
 {
-	struct walk w = {out, pgr_client_version(c), tablespaces, n};
+	struct walk w = {
+		.list = out, .server_version = pgr_client_version(c), .tablespaces = tablespaces, .n = n, .sum = sum};
 	struct dirs d = {0};
-	int rc = ask_dirs(c, &d, err);
+	int rc = sum != NULL ? ask_dirs_twice(c, &d, err) : ask_dirs(c, &d, err);
 
 	if (rc == PGR_OK)
 		rc = walk_tree(c, &w, err);
@@ -425,7 +485,6 @@ int pgr_listing_files(struct pgr_client *c, const struct pgr_bb_tablespace *tabl
 	}
 	if (rc == PGR_ERR && err->cls == PGR_E_SERVER)
 		pgr_err_prefix(err, "could not list the server's files");
-	free(d.data);
-	free(d.stats);
+	dirs_fini(&d);
 	return rc;
 }

@@ -21,6 +21,7 @@
 struct pgr_bb_tablespace;
 struct pgr_client;
 struct pgr_filelist;
+struct pgr_rowsum;
 
 /*
  * The tablespaces as BASE_BACKUP lists them, in the order of their oids, the data directory (oid 0, location "") last;
@@ -39,8 +40,11 @@ void pgr_listing_tablespaces_free(struct pgr_bb_tablespace *list, size_t n);
  * PGR_E_USAGE, with the name and a hint: a file that cannot be asked for over SQL, since its name is not valid in the
  * database's encoding; directories nested too deep, which are links that lead in circles.  The stream source copies
  * such a cluster.  PGR_E_SERVER: the server's words.  After any other failure the session can only be freed.
+ *
+ * With `sum` (initialised; NULL is allowed) the server computes a digest of every row.  PGR_MORE: something came
+ * damaged; the list is of no use, the session is.
  */
 int pgr_listing_files(struct pgr_client *c, const struct pgr_bb_tablespace *tablespaces, size_t n,
-		      struct pgr_filelist *out, struct pgr_err *err) PGR_MUST_USE;
+		      struct pgr_rowsum *sum, struct pgr_filelist *out, struct pgr_err *err) PGR_MUST_USE;
 
 #endif

@@ -187,10 +187,39 @@ int pgr_lowlevel_start(struct pgr_lowlevel *l, const char *label, bool fast, pgr
 
 /* ---- what there is ---- */
 
+static bool same_tablespaces(const struct pgr_bb_tablespace *a, size_t na, const struct pgr_bb_tablespace *b, size_t nb)
+{
+	bool same = na == nb;
+
+	for (size_t i = 0; same && i < na; i++)
+		same = a[i].oid == b[i].oid && strcmp(a[i].location, b[i].location) == 0;
+	return same;
+}
+
+/* Until the same is said twice: what was damaged is not, and there are few of them. */
+static int ask_tablespaces(struct pgr_lowlevel *l, struct pgr_err *err)
+{
+	unsigned tries = 0;
+	bool same = l->sum.algo == PGR_ROWSUM_NONE;
+	int rc = pgr_listing_tablespaces(l->c, &l->tablespaces, &l->ntablespaces, err);
+
+	while (rc == PGR_OK && !same) {
+		struct pgr_bb_tablespace *before = l->tablespaces;
+		size_t n = l->ntablespaces;
+
+		rc = pgr_listing_tablespaces(l->c, &l->tablespaces, &l->ntablespaces, err);
+		same = rc == PGR_OK && same_tablespaces(before, n, l->tablespaces, l->ntablespaces);
+		if (rc == PGR_OK && !same)
+			rc = came_damaged(l, "the list of the server's tablespaces", &tries, err);
+		pgr_listing_tablespaces_free(before, n);
+	}
+	return rc;
+}
+
 int pgr_lowlevel_tablespaces(struct pgr_lowlevel *l, const struct pgr_bb_tablespace **list, size_t *n,
 			     struct pgr_err *err)
 {
-	if (l->ntablespaces == 0 && pgr_listing_tablespaces(l->c, &l->tablespaces, &l->ntablespaces, err) != PGR_OK)
+	if (l->ntablespaces == 0 && ask_tablespaces(l, err) != PGR_OK)
 		return PGR_ERR;
 	*list = l->tablespaces;
 	*n = l->ntablespaces;
@@ -200,13 +229,20 @@ int pgr_lowlevel_tablespaces(struct pgr_lowlevel *l, const struct pgr_bb_tablesp
 int pgr_lowlevel_list(struct pgr_lowlevel *l, struct pgr_filelist *out, struct pgr_err *err)
 {
 	const struct pgr_bb_tablespace *tablespaces;
+	unsigned tries = 0;
 	size_t n;
+	int rc;
 
 	if (pgr_lowlevel_tablespaces(l, &tablespaces, &n, err) != PGR_OK)
 		return PGR_ERR;
-	if (pgr_listing_files(l->c, tablespaces, n, out, err) == PGR_OK)
-		return PGR_OK;
-	pgr_filelist_fini(out);
+	do {
+		rc = pgr_listing_files(l->c, tablespaces, n, l->sum.algo != PGR_ROWSUM_NONE ? &l->sum : NULL, out, err);
+		if (rc == PGR_OK)
+			return PGR_OK;
+		pgr_filelist_fini(out);
+		if (rc == PGR_MORE)
+			rc = came_damaged(l, "the list of the server's files", &tries, err);
+	} while (rc == PGR_OK);
 	return PGR_ERR;
 }
 

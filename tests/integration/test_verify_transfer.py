@@ -90,8 +90,8 @@ def test_changed_bytes_all_over(pg, place, quiet, run, target):
     """Every connection has a byte changed, somewhere.  Where that breaks what holds the backup open, the run ends."""
     chance = random.Random(4711)
     good = 0
-    for _ in range(8):
-        position = int(chance.expovariate(1 / 1_000_000)) + 6000
+    for _ in range(6):
+        position = int(chance.expovariate(1 / 4_000_000)) + 6000
         with Relay(place, socket_of(quiet), flip_byte=position, times=1000) as relay:
             process = run.start_basebackup("-D", target, *VERIFIED, *relay.address())
             code = process.wait()
@@ -103,7 +103,7 @@ def test_changed_bytes_all_over(pg, place, quiet, run, target):
         else:
             assert code == 1 and ERROR_LINE.search(process.err), f"byte {position}\n{process}"
             assert not os.path.exists(target), f"byte {position}\n{process}"
-    assert good >= 4
+    assert good >= 3
 
 
 def test_every_connection_damages(pg, place, quiet, run, target):

@@ -206,7 +206,7 @@ static void tree(struct files *f, const char *const *paths)
 
 static int ask_files(struct files *f)
 {
-	return pgr_listing_files(f->s.c, spaces, COUNT(spaces), &f->list, &f->s.err);
+	return pgr_listing_files(f->s.c, spaces, COUNT(spaces), NULL, &f->list, &f->s.err);
 }
 
 static void check_files(struct files *f, const char *const *paths)

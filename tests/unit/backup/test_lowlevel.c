@@ -590,17 +590,33 @@ static void begin_verified(struct fixture *f, int version, size_t chunk)
 	ck_assert_int_eq(pgr_lowlevel_verify(f->l, tell, NULL, &f->s.err), PGR_OK);
 }
 
-/*
- * The server answers `query` with these cells and their digest.  On the way one byte changes: of cell `damaged`, or of
- * the digest, when it is `cols`; of none, when it is -1.
- */
-static void sum_row(struct fixture *f, const char *query, int cols, const char *const *cells, int damaged)
+/* The query with which a list is asked for. */
+static char *walk_query(void)
+{
+	struct pgr_filelist list = {0};
+	struct fixture f;
+	const char *at;
+	char *query;
+
+	begin(&f, V15, 0);
+	say_list(&f, "base");
+	ck_assert_int_eq(pgr_lowlevel_list(f.l, &list, &f.s.err), PGR_OK);
+	at = memmem(f.s.sent.data, f.s.sent.len, "WITH RECURSIVE", 14);
+	ck_assert_ptr_nonnull(at);
+	query = strdup(at);
+	pgr_filelist_fini(&list);
+	end(&f);
+	return query;
+}
+
+/* Cells and their digest, to be freed.  `query` is what pgr_rowsum_wrap gets. */
+static void with_sum(struct fixture *f, const char *query, int cols, const char *const *cells, char *sent[5])
 {
 	enum pgr_rowsum_algo algo = pgr_rowsum_algo(pgr_client_version(f->s.c));
 	struct pgr_buf inner = {0}, bytes = {0}, wrapped = {0};
 	struct pgr_rowsum sum = {0};
 	uint8_t out[PGR_ROWSUM_MAX];
-	char *sent[4], hex[2 * PGR_ROWSUM_MAX + 1];
+	char hex[2 * PGR_ROWSUM_MAX + 1];
 	struct pgr_err *e = &f->s.err;
 
 	for (int i = 0; i < cols; i++) {
@@ -615,15 +631,131 @@ static void sum_row(struct fixture *f, const char *query, int cols, const char *
 	pgr_rowsum_fini(&sum);
 	pgr_hex(hex, out, pgr_rowsum_len(algo));
 	sent[cols] = strdup(hex);
+	pgr_buf_fini(&inner);
+	pgr_buf_fini(&bytes);
+	pgr_buf_fini(&wrapped);
+}
+
+/*
+ * The server answers `query` with these cells and their digest.  On the way one byte changes: of cell `damaged`, or of
+ * the digest, when it is `cols`; of none, when it is -1.
+ */
+static void sum_row(struct fixture *f, const char *query, int cols, const char *const *cells, int damaged)
+{
+	char *sent[5];
+
+	with_sum(f, query, cols, cells, sent);
 	if (damaged >= 0)
 		sent[damaged][strlen(sent[damaged]) / 2] ^= 1;
 	sqls_rows(&f->s, cols + 1, 1, (const char *const *)sent);
 	for (int i = 0; i <= cols; i++)
 		free(sent[i]);
-	pgr_buf_fini(&inner);
-	pgr_buf_fini(&bytes);
-	pgr_buf_fini(&wrapped);
 }
+
+/* Two files; `damaged` is a cell of the second one, or -1. */
+static void sum_list(struct fixture *f, const char *query, int damaged)
+{
+	static const char *const files[2][4] = {{"PG_VERSION", "f", "3", "1"}, {"base", "t", "4096", "1"}};
+	char *sent[10];
+
+	sqls_rows(&f->s, 2, 0, NULL); /* settings, twice */
+	sqls_rows(&f->s, 2, 0, NULL);
+	with_sum(f, query, 4, files[0], sent);
+	with_sum(f, query, 4, files[1], sent + 5);
+	if (damaged >= 0)
+		sent[5 + damaged][0] ^= 1;
+	sqls_rows(&f->s, 5, 2, (const char *const *)sent);
+	for (int i = 0; i < 10; i++)
+		free(sent[i]);
+}
+
+START_TEST(test_verified_list)
+{
+	char *query = walk_query();
+	struct pgr_filelist list = {0};
+	struct fixture f;
+	int rc;
+
+	begin_verified(&f, V15, 0);
+	sqls_rows(&f.s, 1, 0, NULL); /* pg_tblspc, twice */
+	sqls_rows(&f.s, 1, 0, NULL);
+	for (int i = 0; i < _i; i++)
+		sum_list(&f, query, i % 5);
+	sum_list(&f, query, -1);
+	rc = pgr_lowlevel_list(f.l, &list, &f.s.err);
+	ck_assert_uint_eq(told, _i <= 5 ? (unsigned)_i : 5);
+	if (_i <= 5) {
+		ck_assert_msg(rc == PGR_OK, "%s", f.s.err.msg);
+		ck_assert_uint_eq(list.n, 2);
+		ck_assert_str_eq(list.entries[1].path, "base");
+		ck_assert(list.entries[1].is_dir);
+	} else {
+		ck_assert_int_eq(rc, PGR_ERR);
+		sqls_check_err(&f.s.err, PGR_E_DATA, "list of the server's files came damaged");
+		ck_assert_ptr_null(list.entries);
+	}
+	pgr_filelist_fini(&list);
+	free(query);
+	end(&f);
+}
+END_TEST
+
+/* A setting, of which one byte is another one at the first time. */
+START_TEST(test_verified_settings)
+{
+	static const char *const good[] = {"data_directory", "/data"}, *const bad[] = {"data_directory", "/dada"};
+	char *query = walk_query();
+	struct pgr_filelist list = {0};
+	struct fixture f;
+
+	begin_verified(&f, V15, 0);
+	sqls_rows(&f.s, 1, 0, NULL);
+	sqls_rows(&f.s, 1, 0, NULL);
+	sqls_rows(&f.s, 2, 1, _i == 0 ? bad : good);
+	sqls_rows(&f.s, 2, _i != 2, _i == 1 ? bad : good);
+	sum_list(&f, query, -1);
+	ck_assert_msg(pgr_lowlevel_list(f.l, &list, &f.s.err) == PGR_OK, "%s", f.s.err.msg);
+	ck_assert_uint_eq(told, 1);
+	ck_assert_uint_eq(list.n, 2);
+	pgr_filelist_fini(&list);
+	free(query);
+	end(&f);
+}
+END_TEST
+
+/* Tablespaces are believed when they are said twice. */
+START_TEST(test_verified_tablespaces)
+{
+	static const char *const names[] = {"16400", "16401"}, *const other[] = {"16400", "16481"};
+	static const char *const good[] = {"16400", "/ts/a", "16401", "/ts/b"};
+	static const char *const oid[] = {"16400", "/ts/a", "16481", "/ts/b"};
+	static const char *const location[] = {"16400", "/us/a", "16401", "/ts/b"};
+	const struct pgr_bb_tablespace *ts;
+	struct fixture f;
+	size_t n;
+	int rc;
+
+	begin_verified(&f, V15, 0);
+	for (int i = 0; i < 7; i++) {
+		bool damaged = i == 0 || _i == 2;
+
+		sqls_rows(&f.s, 1, 2, damaged && i % 2 == 0 && _i != 1 ? other : names);
+		sqls_rows(&f.s, 2, 2, !damaged || i % 2 == 1 ? good : _i == 1 ? location : oid);
+	}
+	rc = pgr_lowlevel_tablespaces(f.l, &ts, &n, &f.s.err);
+	if (_i == 2) {
+		ck_assert_int_eq(rc, PGR_ERR);
+		sqls_check_err(&f.s.err, PGR_E_DATA, "tablespaces came damaged");
+	} else {
+		ck_assert_msg(rc == PGR_OK, "%s", f.s.err.msg);
+		ck_assert_uint_eq(told, 1);
+		ck_assert_uint_eq(n, 3);
+		ck_assert_uint_eq(ts[1].oid, 16401);
+		ck_assert_str_eq(ts[0].location, "/ts/a");
+	}
+	end(&f);
+}
+END_TEST
 
 static void start_verified(struct fixture *f)
 {
@@ -775,6 +907,9 @@ int main(void)
 	suite_add_tcase(s, check);
 	tcase_add_loop_test(verified, test_verified_start, 0, 3);
 	tcase_add_loop_test(verified, test_verified_control, 0, 7);
+	tcase_add_loop_test(verified, test_verified_list, 0, 7);
+	tcase_add_loop_test(verified, test_verified_settings, 0, 3);
+	tcase_add_loop_test(verified, test_verified_tablespaces, 0, 3);
 	tcase_add_loop_test(verified, test_verified_stop, 0, 7);
 	tcase_add_test(verified, test_verified_refusal);
 	suite_add_tcase(s, verified);
