@@ -22,7 +22,7 @@
 
 /* ---- connecting and looking at the server ---- */
 
-static int connect_server(struct pgr_run *r, struct pgr_err *err)
+int pgr_run_connect(struct pgr_run *r, struct pgr_err *err)
 {
 	struct pgr_transport *t;
 
@@ -281,8 +281,8 @@ static int commit(struct pgr_run *r, struct pgr_err *err)
 static int seed(struct pgr_run *r, struct pgr_err *err)
 {
 	int (*const steps[])(struct pgr_run *, struct pgr_err *) = {
-		connect_server, inspect_server, choose_source, make_recovery_conf, prepare_layout, open_wal_stream,
-		start_sink,	start_backup,	copy,	       end_backup,	   make_durable,   commit,
+		pgr_run_connect, inspect_server, choose_source, make_recovery_conf, prepare_layout, open_wal_stream,
+		start_sink,	 start_backup,	 copy,		end_backup,	    make_durable,   commit,
 	};
 
 	pgr_run_phase(r, PGR_PHASE_CONNECT);

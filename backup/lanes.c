@@ -151,7 +151,8 @@ static int open_session(struct lane *ln, struct pgr_err *err)
 }
 
 /*
- * Whether another attempt may go better: connections that broke or could not be made (class 08, 57P03), a server that
+ * Whether another attempt may go better: connections that broke or could not be made (not: a login that was refused,
+ * class 28), a server that starts or stops (class 08, 57P03), a server that
  * has no room or memory just now (53300, 53200), a conflict with recovery on a standby (class 40).  An administrator's
  * word (57P01) is not to be argued with.
  */
@@ -159,8 +160,10 @@ static bool may_retry(const struct pgr_err *err)
 {
 	static const char *const states[] = {"53200", "53300", "57P03"};
 
-	if (err->cls == PGR_E_NETWORK || err->cls == PGR_E_CONNECT)
+	if (err->cls == PGR_E_NETWORK || (err->cls == PGR_E_CONNECT && err->sqlstate[0] == '\0'))
 		return true;
+	if (err->cls == PGR_E_CONNECT)
+		return strncmp(err->sqlstate, "28", 2) != 0;
 	if (err->cls != PGR_E_SERVER)
 		return false;
 	for (size_t i = 0; i < sizeof(states) / sizeof(states[0]); i++)

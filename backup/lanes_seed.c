@@ -79,7 +79,7 @@ static int check_rights(struct pgr_client *c, struct pgr_err *err)
 	return rc;
 }
 
-/* Nobody is asked for a password only to find out whether lanes could be used. */
+/* Nobody is asked for a password only to find out whether lanes could be used, nor by several lanes at once. */
 static int open_session(struct pgr_run *r, struct pgr_client **c, struct pgr_err *err)
 {
 	int (*ask)(void *, char **, struct pgr_err *) = r->params->ask_password;
@@ -88,7 +88,7 @@ static int open_session(struct pgr_run *r, struct pgr_client **c, struct pgr_err
 	if (r->opts->jobs == 0)
 		r->params->ask_password = NULL;
 	rc = pgr_sql_open(c, r->params, r->sys, r->stop, r->opts->notice, r->opts->arg, err);
-	r->params->ask_password = ask;
+	r->params->ask_password = rc == PGR_OK ? NULL : ask;
 	return rc;
 }
 
@@ -188,23 +188,46 @@ static int start_and_list(struct pgr_run *r, struct pgr_err *err)
 	return PGR_MORE;
 }
 
+/* The timeline of the checkpoint that the backup starts from; what backup_label says is not known before the end. */
+static int ask_start_timeline(struct pgr_run *r, struct pgr_err *err)
+{
+	struct pgr_result *res;
+	const char *tli;
+	size_t len;
+	int rc = PGR_OK;
+
+	if (pgr_sql_query(pgr_lowlevel_client(r->lowlevel), &res, err,
+			  "SELECT timeline_id::text FROM pg_catalog.pg_control_checkpoint()") != PGR_OK)
+		return PGR_ERR;
+	tli = pgr_result_cell(res, 0, 0, &len);
+	if (tli == NULL || !pgr_num_u32(tli, len, &r->start_tli) || r->start_tli == 0)
+		rc = pgr_err_set(err, PGR_E_PROTOCOL, "the server does not say on which timeline it is");
+	pgr_result_free(res);
+	return rc;
+}
+
+/* The run's first connection is of no use to lanes: idle, it would only time out (idle_session_timeout). */
+static void drop_first_connection(struct pgr_run *r)
+{
+	pgr_client_free(r->client);
+	r->client = NULL;
+}
+
 static int lanes_start(struct pgr_run *r, struct pgr_err *err)
 {
 	const struct pgr_bb_tablespace *list;
 	size_t n;
-	int rc = start_and_list(r, err);
+	int rc;
 
+	drop_first_connection(r);
+	rc = start_and_list(r, err);
 	if (rc == PGR_MORE) {
 		pgr_run_info(r, "copying through one stream: %s", err->msg);
 		r->source = &pgr_stream_seed;
-		return r->source->start(r, err);
+		return pgr_run_connect(r, err) == PGR_OK ? r->source->start(r, err) : PGR_ERR;
 	}
-	/* on a standby the timeline may have changed since the first look */
-	if (rc != PGR_OK || pgr_client_identify(r->client, &r->id, err) != PGR_OK)
+	if (rc != PGR_OK || ask_start_timeline(r, err) != PGR_OK)
 		return PGR_ERR;
-	r->start_tli = r->id.tli;
-	pgr_client_free(r->client); /* all that follows is the coordinator's; an idle connection would only time out */
-	r->client = NULL;
 	if (!r->list.has_control)
 		return pgr_err_set(err, PGR_E_PROTOCOL, "the server's data directory has no file \"%s\"", CONTROL_NAME);
 	if (prepare_page_check(r, err) != PGR_OK || pgr_lowlevel_tablespaces(r->lowlevel, &list, &n, err) != PGR_OK)

@@ -92,6 +92,9 @@ struct pgr_run {
 	int64_t progress_at_ms; /* of the last report */
 };
 
+/* Opens `client`. */
+int pgr_run_connect(struct pgr_run *r, struct pgr_err *err) PGR_MUST_USE;
+
 /*
  * Opens what the lanes need and sees whether they may be used on this server by this role: before anything was made.
  * After a failure the stream may still be.

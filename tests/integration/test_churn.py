@@ -37,7 +37,7 @@ DATABASES = [
     "DROP DATABASE copied%d",
 ]
 TABLESPACES = [
-    "SET allow_in_place_tablespaces = on; CREATE TABLESPACE space%d LOCATION ''",
+    "CREATE TABLESPACE space%d LOCATION ''",  # in place: the standby is on the same machine
     "CREATE TABLE in_space%d TABLESPACE space%d AS SELECT generate_series(1, 2000) i",
     "DROP TABLE in_space%d",
     "DROP TABLESPACE space%d",
@@ -62,8 +62,7 @@ class Churn:
             number += 1
             try:
                 # one session: temporary tables live until its end
-                self._server.sql(*[part.replace("%d", str(number)).replace("%%", "%")
-                                   for query in queries for part in query.split("; ")])
+                self._server.sql(*[query.replace("%d", str(number)).replace("%%", "%") for query in queries])
             except SqlError as e:
                 self.errors.append(e)
             self.rounds[name] = number
@@ -82,7 +81,8 @@ class Churn:
 
 @pytest.mark.parametrize("jobs", [1, 3], ids=["stream", "lanes"])
 def test_everything_changes(pg, clusters, run, tmp, jobs):
-    server = clusters.create(pg, initdb=["--data-checksums"]).start()
+    in_place = {"allow_in_place_tablespaces": "on"} if pg.major >= 15 else {}
+    server = clusters.create(pg, initdb=["--data-checksums"], **in_place).start()
     content.populate(server)
     target = os.path.join(tmp, "standby")
     with content.Writer(server), Churn(server) as churn:
@@ -96,5 +96,5 @@ def test_everything_changes(pg, clusters, run, tmp, jobs):
     assert content.fingerprint(standby) == content.fingerprint(server)
     content.check_indexes(standby)
     standby.stop()
-    if pg.major >= 12:
+    if os.path.exists(pg.program("pg_checksums")):
         server.place.call([pg.program("pg_checksums"), "--check", "-D", target])
