@@ -81,8 +81,10 @@ class Churn:
 
 @pytest.mark.parametrize("jobs", [1, 3], ids=["stream", "lanes"])
 def test_everything_changes(pg, clusters, run, tmp, jobs):
-    in_place = {"allow_in_place_tablespaces": "on"} if pg.major >= 15 else {}
-    server = clusters.create(pg, initdb=["--data-checksums"], **in_place).start()
+    settings = {"wal_keep_size": "'2GB'"} if pg.major >= 13 else {"wal_keep_segments": "128"}
+    if pg.major >= 15:
+        settings["allow_in_place_tablespaces"] = "on"
+    server = clusters.create(pg, initdb=["--data-checksums"], **settings).start()
     content.populate(server)
     target = os.path.join(tmp, "standby")
     with content.Writer(server), Churn(server) as churn:
