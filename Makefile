@@ -85,7 +85,9 @@ BACKUP_SRC = \
 	backup/manifest_reader.c \
 	backup/manifest_writer.c \
 	backup/outfile.c \
+	backup/packer.c \
 	backup/pagecheck.c \
+	backup/pieces.c \
 	backup/ratelimit.c \
 	backup/readahead.c \
 	backup/recheck.c \
@@ -98,8 +100,13 @@ BACKUP_SRC = \
 	backup/stream_check.c \
 	backup/stream_seed.c \
 	backup/tar.c \
+	backup/tar_head.c \
+	backup/tar_inject.c \
+	backup/tar_out.c \
+	backup/tar_seed.c \
 	backup/tblspc_map.c \
 	backup/wal_conn.c \
+	backup/wal_pack.c \
 	backup/wal_stream.c
 
 TOOLS_SRC = \

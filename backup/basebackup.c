@@ -2,12 +2,15 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
 
 #include "backup/dirsink.h"
 #include "backup/finish.h"
 #include "backup/layout.h"
 #include "backup/recovery_conf.h"
 #include "backup/run.h"
+#include "backup/tar_seed.h"
 #include "backup/wal_stream.h"
 #include "common/block.h"
 #include "common/stop.h"
@@ -73,6 +76,8 @@ static int inspect_server(struct pgr_run *r, struct pgr_err *err)
 /* What only BASE_BACKUP can do; NULL: nothing of that kind is asked for. */
 static const char *needs_stream(const struct pgr_run *r)
 {
+	if (r->opts->format == PGR_FORMAT_TAR)
+		return "tar format";
 	if (r->opts->wal == PGR_WAL_FETCH)
 		return "-X fetch";
 	if (r->opts->compress.where == PGR_COMP_SERVER)
@@ -90,7 +95,7 @@ static int choose_source(struct pgr_run *r, struct pgr_err *err)
 {
 	const char *stream_only = needs_stream(r);
 
-	r->source = &pgr_stream_seed;
+	r->source = r->opts->format == PGR_FORMAT_TAR ? &pgr_tar_seed : &pgr_stream_seed;
 	r->jobs = r->opts->jobs != 0 ? r->opts->jobs : DEFAULT_LANES;
 	if (r->jobs == 1)
 		return PGR_OK;
@@ -147,6 +152,8 @@ static int prepare_layout(struct pgr_run *r, struct pgr_err *err)
 		.summaries = pgr_cap_has(r->version, PGR_CAP_INCREMENTAL),
 	};
 
+	if (pgr_tar_seed_to_stdout(r->opts))
+		return PGR_OK;
 	if (pgr_layout_new(&r->layout, r->sys, &lo, err) != PGR_OK)
 		return PGR_ERR;
 	r->prepared = true;
@@ -162,11 +169,26 @@ static int start_sink(struct pgr_run *r, struct pgr_err *err)
 		.sync = r->opts->sync && r->opts->sync_method == PGR_SYNC_FSYNC,
 	};
 
+	least += pgr_tar_seed_blocks(r->opts);
 	if (count < least)
 		count = least;
 	if (pgr_pool_new(&r->pool, count, BLOCK_BYTES, r->stop, err) != PGR_OK)
 		return PGR_ERR;
 	return pgr_dirsink_new(&r->sink, r->sys, r->pool, r->stop, &so, err);
+}
+
+/* An open directory for the WAL, the caller's, and its name in messages. */
+static int open_wal_dir(struct pgr_run *r, int *fd, char *name, size_t cap, struct pgr_err *err)
+{
+	int dir;
+
+	if (r->opts->format == PGR_FORMAT_TAR)
+		return pgr_tar_seed_wal_dir(r, fd, name, cap, err);
+	if (pgr_layout_wal_root(r->layout, &dir, err) != PGR_OK)
+		return PGR_ERR;
+	snprintf(name, cap, "%s", pgr_layout_wal_name(r->layout));
+	*fd = r->sys->openat(r->sys, dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+	return *fd >= 0 ? PGR_OK : pgr_err_sys(err, errno, "could not open directory \"%s\"", name);
 }
 
 static int open_wal_stream(struct pgr_run *r, struct pgr_err *err)
@@ -179,23 +201,21 @@ static int open_wal_stream(struct pgr_run *r, struct pgr_err *err)
 		.system_identifier = r->id.system_identifier,
 		.segment_bytes = r->segment_bytes,
 		.status_interval_ms = o->status_interval_ms,
-		.file_mode = pgr_layout_file_mode(r->layout),
 		.sync = o->sync && o->sync_method == PGR_SYNC_FSYNC,
 		.info = o->info,
 		.warning = o->warning,
 		.notice = o->notice,
 		.arg = o->arg,
 	};
-	int dir, own;
+	char name[PATH_MAX + 32];
+	int own;
 
 	if (o->wal != PGR_WAL_STREAM)
 		return PGR_OK;
-	if (pgr_layout_wal_root(r->layout, &dir, err) != PGR_OK)
+	if (open_wal_dir(r, &own, name, sizeof(name), err) != PGR_OK)
 		return PGR_ERR;
-	wo.dir = pgr_layout_wal_name(r->layout);
-	own = r->sys->openat(r->sys, dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
-	if (own < 0)
-		return pgr_err_sys(err, errno, "could not open directory \"%s\"", wo.dir);
+	wo.dir = name;
+	wo.file_mode = pgr_layout_file_mode(r->layout);
 	return pgr_wal_stream_open(&r->wal, own, &wo, r->params, r->sys, r->stop, err);
 }
 
@@ -239,6 +259,15 @@ static int end_backup(struct pgr_run *r, struct pgr_err *err)
 	return r->source->finish != NULL ? r->source->finish(r, err) : PGR_OK;
 }
 
+static int write_recovery(struct pgr_run *r, struct pgr_err *err)
+{
+	if (!r->opts->write_recovery_conf || r->opts->format == PGR_FORMAT_TAR)
+		return PGR_OK;
+	return pgr_recovery_conf_write(r->sys, pgr_layout_root(r->layout, 0), pgr_layout_data_dir(r->layout),
+				       r->version, &r->recovery_conf, pgr_layout_file_mode(r->layout), r->opts->sync,
+				       err);
+}
+
 static int make_durable(struct pgr_run *r, struct pgr_err *err)
 {
 	const struct pgr_basebackup_opts *o = r->opts;
@@ -250,15 +279,16 @@ static int make_durable(struct pgr_run *r, struct pgr_err *err)
 		return PGR_ERR;
 	if (r->source->verify != NULL && r->source->verify(r, err) != PGR_OK)
 		return PGR_ERR;
-	if (o->write_recovery_conf &&
-	    pgr_recovery_conf_write(r->sys, pgr_layout_root(r->layout, 0), pgr_layout_data_dir(r->layout), r->version,
-				    &r->recovery_conf, pgr_layout_file_mode(r->layout), o->sync, err) != PGR_OK)
+	if (write_recovery(r, err) != PGR_OK)
 		return PGR_ERR;
-	if (o->sync && pgr_finish_sync(r->layout, o->sync_method, err) != PGR_OK)
+	if (o->sync && r->layout != NULL && pgr_finish_sync(r->layout, o->sync_method, err) != PGR_OK)
 		return PGR_ERR;
 	/* the last moment to give up: from here on the directory can start */
 	if (pgr_stop_check(r->stop, err) != PGR_OK)
 		return PGR_ERR;
+	/* archives cannot, and have it inside */
+	if (o->format == PGR_FORMAT_TAR)
+		return PGR_OK;
 	return pgr_finish_control(r->sys, r->layout, &r->control, o->sync, err);
 }
 
@@ -268,7 +298,7 @@ static int commit(struct pgr_run *r, struct pgr_err *err)
 		*err = r->checksum_err;
 		return PGR_ERR;
 	}
-	if (r->manifest) {
+	if (r->manifest && r->layout != NULL) {
 		pgr_run_info(r, "renaming backup_manifest.tmp to backup_manifest");
 		if (pgr_finish_manifest(r->sys, r->layout, r->opts->sync, err) != PGR_OK)
 			return PGR_ERR;

@@ -22,6 +22,7 @@ struct pgr_sys;
 struct pgr_tblspc_map;
 
 enum pgr_wal_method { PGR_WAL_NONE, PGR_WAL_FETCH, PGR_WAL_STREAM };
+enum pgr_format { PGR_FORMAT_PLAIN, PGR_FORMAT_TAR };
 enum pgr_sync_method { PGR_SYNC_FSYNC, PGR_SYNC_SYNCFS };
 
 enum pgr_phase {
@@ -43,7 +44,8 @@ struct pgr_progress {
 };
 
 struct pgr_basebackup_opts {
-	const char *data_dir;
+	const char *data_dir; /* in tar format "-" is standard output */
+	enum pgr_format format;
 	const char *wal_dir;
 	const struct pgr_tblspc_map *mapping;
 	enum pgr_wal_method wal;

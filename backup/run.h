@@ -45,6 +45,7 @@ struct pgr_seed_source {
 
 extern const struct pgr_seed_source pgr_stream_seed;
 extern const struct pgr_seed_source pgr_lanes_seed;
+extern const struct pgr_seed_source pgr_tar_seed; /* one BASE_BACKUP, kept as archives */
 
 /* Zeroed parts are valid for the release. */
 struct pgr_run {

@@ -10,6 +10,7 @@
 #include "backup/readahead.h"
 #include "backup/run.h"
 #include "backup/stream_check.h"
+#include "backup/tar_seed.h"
 #include "common/digest.h"
 #include "common/stop.h"
 #include "proto/caps.h"
@@ -39,6 +40,7 @@ static struct pgr_base_backup_cmd make_command(const struct pgr_run *r)
 		.include_wal = o->wal == PGR_WAL_FETCH,
 		.no_wait = o->wal != PGR_WAL_NONE,
 		.max_rate_kb = o->max_rate_kb,
+		.tablespace_map = o->format == PGR_FORMAT_TAR && pgr_cap_has(r->version, PGR_CAP_TABLESPACE_MAP),
 		.no_verify_checksums = !o->verify_checksums && pgr_cap_has(r->version, PGR_CAP_VERIFY_CHECKSUMS),
 		.manifest = r->manifest,
 		.manifest_force_encode = r->manifest && o->manifest_force_encode,
@@ -87,6 +89,8 @@ static int stream_start(struct pgr_run *r, struct pgr_err *err)
 	n = pgr_bbstream_tablespaces(r->bb, &list);
 	r->progress.tablespaces = (unsigned)n;
 	r->progress.total_bytes = total_bytes(list, n);
+	if (r->opts->format == PGR_FORMAT_TAR)
+		return pgr_tar_seed_check(r, n, err);
 	if (r->manifest && pgr_stream_check_new(&r->check, digest_of(r), r->stop, err) != PGR_OK)
 		return PGR_ERR;
 	return pgr_layout_prepare_tablespaces(r->layout, list, n, err);

@@ -316,17 +316,16 @@ static int finish(struct pgr_tar_reader *t, struct pgr_err *err)
 
 int pgr_tar_next(struct pgr_tar_reader *t, struct pgr_tar_member *m, struct pgr_err *err)
 {
-	uint8_t block[PGR_TAR_BLOCK];
 	size_t n;
 	int rc;
 
-	if (skip(t, err) != PGR_OK || fill(t, block, sizeof(block), &n, err) != PGR_OK)
+	if (skip(t, err) != PGR_OK || fill(t, t->header, sizeof(t->header), &n, err) != PGR_OK)
 		return PGR_ERR;
 	if (n == 0)
 		return t->terminated ? corrupt(t, "ended without its end marker", err) : PGR_MORE;
-	if (n < sizeof(block))
+	if (n < sizeof(t->header))
 		return corrupt(t, "ended inside the header of a member", err);
-	rc = pgr_tar_decode(block, m, err);
+	rc = pgr_tar_decode(t->header, m, err);
 	if (rc == PGR_MORE)
 		return finish(t, err);
 	if (rc != PGR_OK)

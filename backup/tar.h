@@ -39,10 +39,11 @@ int pgr_tar_decode(const uint8_t block[PGR_TAR_BLOCK], struct pgr_tar_member *m,
 /* Reads members one after the other.  Valid when initialised with the source; needs no fini. */
 struct pgr_tar_reader {
 	struct pgr_source *source;
-	const char *archive; /* name for messages */
-	bool terminated;     /* two blocks of zeros are required at the end; otherwise they are allowed */
-	uint64_t left;	     /* bytes of the present member's data not read yet */
-	unsigned padding;    /* after them */
+	const char *archive;	       /* name for messages */
+	bool terminated;	       /* two blocks of zeros are required at the end; otherwise they are allowed */
+	uint64_t left;		       /* bytes of the present member's data not read yet */
+	unsigned padding;	       /* after them */
+	uint8_t header[PGR_TAR_BLOCK]; /* of the present member, as it came */
 };
 void pgr_tar_reader_init(struct pgr_tar_reader *t, struct pgr_source *source, const char *archive, bool terminated);
 

@@ -112,7 +112,7 @@ static void usage(const char *progname)
 	printf("Usage:\n  %s [OPTION]...\n", progname);
 	fputs("\nOptions controlling the output:\n"
 	      "  -D, --pgdata=DIRECTORY     receive base backup into directory\n"
-	      "  -F, --format=p             output format (plain)\n"
+	      "  -F, --format=p|t           output format (plain (default), tar)\n"
 	      "  -r, --max-rate=RATE        limit the transfer rate on the server\n"
 	      "                             (in kB/s, or use suffix \"k\" or \"M\")\n"
 	      "  -R, --write-recovery-conf  write configuration for replication\n"
@@ -121,8 +121,10 @@ static void usage(const char *progname)
 	      "      --waldir=WALDIR        location for the write-ahead log directory\n"
 	      "  -X, --wal-method=none|fetch|stream\n"
 	      "                             include required WAL files with specified method\n"
-	      "  -Z, --compress=server-METHOD[:DETAIL]\n"
-	      "                             compress on the server (gzip, lz4, zstd), decompress here\n"
+	      "  -z, --gzip                 compress tar output\n"
+	      "  -Z, --compress=[{client|server}-]METHOD[:DETAIL]\n"
+	      "                             compress on client or server (gzip, lz4, zstd) as specified\n"
+	      "  -Z, --compress=none        do not compress tar output\n"
 	      "\nGeneral options:\n"
 	      "  -c, --checkpoint=fast|spread\n"
 	      "                             set fast or spread (default) checkpointing\n"
@@ -216,13 +218,15 @@ static int parse_max_rate(const char *arg, uint32_t *out, struct pgr_err *err)
 	return PGR_OK;
 }
 
-static int parse_format(const char *arg, struct pgr_err *err)
+static int parse_format(const char *arg, enum pgr_format *out, struct pgr_err *err)
 {
 	if (strcmp(arg, "p") == 0 || strcmp(arg, "plain") == 0)
-		return PGR_OK;
-	if (strcmp(arg, "t") == 0 || strcmp(arg, "tar") == 0)
-		return pgr_err_set(err, PGR_E_USAGE, "tar format is not supported by this version of pgr");
-	return pgr_err_set(err, PGR_E_USAGE, "invalid output format \"%s\", must be \"plain\" or \"tar\"", arg);
+		*out = PGR_FORMAT_PLAIN;
+	else if (strcmp(arg, "t") == 0 || strcmp(arg, "tar") == 0)
+		*out = PGR_FORMAT_TAR;
+	else
+		return pgr_err_set(err, PGR_E_USAGE, "invalid output format \"%s\", must be \"plain\" or \"tar\"", arg);
+	return PGR_OK;
 }
 
 static int parse_wal_method(const char *arg, enum pgr_wal_method *out, struct pgr_err *err)
@@ -279,7 +283,7 @@ static int output_option(struct program *p, int c, const char *arg, struct pgr_e
 	case 'D':
 		return copy_path(arg, &p->data_dir, err);
 	case 'F':
-		return parse_format(arg, err);
+		return parse_format(arg, &p->opts.format, err);
 	case 'i':
 		return pgr_err_set(err, PGR_E_USAGE, "incremental backups are not supported by this version of pgr");
 	case 'r':
@@ -429,6 +433,49 @@ static int parse_options(struct program *p, int argc, char **argv, struct pgr_er
 
 /* ---- what goes with what ---- */
 
+/*
+ * What the server compresses is passed on as it comes: nothing can be put into it.  The stock tool says so when the
+ * server has made its checkpoint, or, of -R, in other words.
+ */
+static int check_injections(const struct program *p, bool to_stdout, struct pgr_err *err)
+{
+	const struct pgr_basebackup_opts *o = &p->opts;
+
+	if (o->compress.where != PGR_COMP_SERVER || o->compress.method == PGR_COMP_NONE)
+		return PGR_OK;
+	if (to_stdout && o->manifest) {
+		pgr_err_set(err, PGR_E_USAGE, "cannot inject manifest into a compressed tar file");
+		return pgr_err_hint(err,
+				    "Use client-side compression, send the output to a directory rather than %s, "
+				    "or use %s.",
+				    "standard output", "--no-manifest");
+	}
+	if (o->write_recovery_conf) {
+		pgr_err_set(err, PGR_E_USAGE, "cannot inject recovery configuration into a compressed tar file");
+		return pgr_err_hint(err, "Use client-side compression.");
+	}
+	return PGR_OK;
+}
+
+static int check_format_options(const struct program *p, struct pgr_err *err)
+{
+	const struct pgr_basebackup_opts *o = &p->opts;
+	const char *progname = p->msg.progname;
+	bool to_stdout = strcmp(p->data_dir, "-") == 0;
+
+	if (o->format == PGR_FORMAT_PLAIN) {
+		if (p->have_compress && o->compress.method != PGR_COMP_NONE && o->compress.where != PGR_COMP_SERVER)
+			return usage_error(err, progname, "only tar mode backups can be compressed");
+		return PGR_OK;
+	}
+	if (to_stdout && o->wal == PGR_WAL_STREAM)
+		return usage_error(err, progname, "cannot stream write-ahead logs in tar mode to stdout");
+	if (o->verify_transfer)
+		return usage_error(err, progname, "%s and %s are incompatible options", "--verify-transfer",
+				   "--format=tar");
+	return check_injections(p, to_stdout, err);
+}
+
 static int check_slot_options(const struct program *p, struct pgr_err *err)
 {
 	const struct pgr_basebackup_opts *o = &p->opts;
@@ -470,10 +517,10 @@ static int check_options(struct program *p, struct pgr_err *err)
 		return PGR_OK;
 	if (p->data_dir == NULL)
 		return usage_error(err, progname, "must specify output directory or backup target");
-	if (p->have_compress && p->opts.compress.method != PGR_COMP_NONE && p->opts.compress.where != PGR_COMP_SERVER)
-		return usage_error(err, progname, "only tar mode backups can be compressed");
-	if (check_slot_options(p, err) != PGR_OK)
+	if (check_format_options(p, err) != PGR_OK || check_slot_options(p, err) != PGR_OK)
 		return PGR_ERR;
+	if (p->wal_dir != NULL && p->opts.format == PGR_FORMAT_TAR)
+		return usage_error(err, progname, "WAL directory location can only be specified in plain mode");
 	if (p->wal_dir != NULL && p->wal_dir[0] != '/')
 		return usage_error(err, progname, "WAL directory location must be an absolute path");
 	return check_manifest_options(p, err);

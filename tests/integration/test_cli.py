@@ -38,6 +38,15 @@ BASEBACKUP_MISTAKES = {
     "compression level": (["-D", "x", "-Z", "gzip:10"],
                           'compression algorithm "gzip" expects a compression level between 1 and 9'),
     "client compression": (["-D", "x", "-Z", "gzip"], "only tar mode backups can be compressed"),
+    "WAL to stdout": (["-D", "-", "-Ft"], "cannot stream write-ahead logs in tar mode to stdout"),
+    "waldir of a tar": (["-D", "x", "-Ft", "--waldir=/wal"],
+                        "WAL directory location can only be specified in plain mode"),
+    "verified tar": (["-D", "x", "-Ft", "--verify-transfer"],
+                     "--verify-transfer and --format=tar are incompatible options"),
+    "manifest and server": (["-D", "-", "-Ft", "-X", "fetch", "-Z", "server-gzip"],
+                            "cannot inject manifest into a compressed tar file"),
+    "recovery and server": (["-D", "x", "-Ft", "-R", "-Z", "server-gzip"],
+                            "cannot inject recovery configuration into a compressed tar file"),
 }
 
 RECEIVEWAL_MISTAKES = {
