@@ -138,7 +138,7 @@ UNIT_TESTS = \
 	backup/test_wal_stream \
 	tools/test_connopts tools/test_message tools/test_signals
 
-FUZZ_TARGETS = fuzz_copydata fuzz_history fuzz_manifest fuzz_session fuzz_tar
+FUZZ_TARGETS = fuzz_copydata fuzz_history fuzz_manifest fuzz_session fuzz_tar fuzz_walcheck
 
 # ---- how it is built ----
 
@@ -201,6 +201,7 @@ FUZZ_LIBS_fuzz_copydata = $(LIBS_DOWN_proto)
 FUZZ_LIBS_fuzz_tar      = $(LIBS_DOWN_backup)
 FUZZ_LIBS_fuzz_history  = $(LIBS_DOWN_receiver)
 FUZZ_LIBS_fuzz_manifest = $(LIBS_DOWN_backup)
+FUZZ_LIBS_fuzz_walcheck = $(LIBS_DOWN_receiver)
 define FUZZ_RULE
 $(BUILD)/tests/fuzz/$(1)-replay: $(BUILD)/tests/fuzz/$(1).o $(BUILD)/tests/fuzz/replay.o $$(FUZZ_LIBS_$(1))
 	$$(CC) -o $$@ $$^ $$(ALL_LIBS)
