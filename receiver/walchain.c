@@ -247,8 +247,40 @@ static void check_end(const struct pgr_walchain *c, const struct link *l)
 		pgr_walchain_say(c, PGR_WALSAY_NOTE, "%s: %" PGR_LSN_FMT ": WAL ends here, without a segment switch",
 				 l->name, PGR_LSN_ARG(s->end_lsn));
 	if (l->e->partial && !last)
-		problem(c, l, pgr_segno_start(l->seg, c->segment_bytes),
-			"is not complete, but the WAL goes on in the next segment");
+		problem(c, l, pgr_segno_start(l->seg, c->segment_bytes), "%s, but the WAL goes on in the next segment",
+			s->end == PGR_WALREC_FULL ? "is complete and has no final name" : "is not complete");
+}
+
+/*
+ * A receiver makes the next segment's file before the one before it has its final name.  When it is killed then, the
+ * newest .partial file is empty, and the WAL ends in the one before.
+ */
+static bool is_prepared(const struct pgr_walchain *c, const struct link *l)
+{
+	return l->t->held && l->e->partial && l->seg == l->t->max && l->seg == l->t->last + 1 && l->sum != NULL &&
+	       is_empty(l->sum, pgr_segno_start(l->seg, c->segment_bytes));
+}
+
+static void tell_held(const struct pgr_walchain *c, struct pgr_waltimeline *t)
+{
+	struct link l = {.e = &t->held_entry, .seg = t->last, .sum = &t->held_sum, .t = t};
+
+	if (!t->held)
+		return;
+	t->held = false;
+	pgr_walentry_name(l.name, l.e);
+	check_end(c, &l);
+}
+
+static void judge_end(const struct pgr_walchain *c, const struct link *l)
+{
+	if (!l->e->partial || l->seg == l->t->max) {
+		check_end(c, l);
+		return;
+	}
+	l->t->held = true;
+	l->t->held_entry = *l->e;
+	l->t->held_sum = *l->sum;
 }
 
 static void check_begin(const struct pgr_walchain *c, const struct link *l)
@@ -289,6 +321,13 @@ void pgr_walchain_add(struct pgr_walchain *c, const struct pgr_walentry *e, pgr_
 		pgr_walchain_say(c, PGR_WALSAY_NOTE, "%s: the same segment is there under another name too", l.name);
 		return;
 	}
+	if (is_prepared(c, &l)) {
+		l.t->to = l.t->held_sum.end_lsn;
+		l.t->held = false;
+		l.t->last = seg;
+		return;
+	}
+	tell_held(c, l.t);
 	before = find_before(c, &l);
 	if (before == NULL)
 		look_for_gap(c, &l);
@@ -302,7 +341,7 @@ void pgr_walchain_add(struct pgr_walchain *c, const struct pgr_walentry *e, pgr_
 
 		join(c, &l, before != NULL ? before : &nothing, &pos, &switched);
 		if (!(switched && sum->end == PGR_WALREC_ZEROS && sum->first == 0))
-			check_end(c, &l);
+			judge_end(c, &l);
 		pos.known = sum->end == PGR_WALREC_FULL || sum->end == PGR_WALREC_SWITCHED;
 		if (seg == l.t->max && sum->end != PGR_WALREC_SWITCHED)
 			l.t->to = sum->end_lsn;

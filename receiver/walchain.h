@@ -45,6 +45,10 @@ struct pgr_waltimeline {
 	pgr_lsn from, to;	 /* what is there without a gap, so far */
 	pgr_lsn began;		 /* start of its first segment */
 	struct pgr_walpos at[2]; /* behind its last two segments, by the number's last bit */
+	/* a .partial one that more follow: no problem if that is one that was only prepared */
+	bool held;
+	struct pgr_walentry held_entry;
+	struct pgr_walrec_summary held_sum;
 };
 
 struct pgr_walchain {

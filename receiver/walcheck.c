@@ -295,7 +295,6 @@ static void join_file(struct check *c, const struct pgr_walentry *e, const struc
 		c->res->segments++;
 	c->res->bytes += s->bytes;
 	c->res->records += s->sum.records;
-	c->res->end = s->readable ? s->sum.end_lsn : pgr_segno_start(seg + 1, c->survey.page.segment_bytes);
 }
 
 static bool wait_for(struct check *c, const struct slot *s)
@@ -403,6 +402,8 @@ static int run(struct check *c, struct pgr_err *err)
 		return rc;
 	rc = pgr_walbranch_compare(&c->survey, err);
 	pgr_walchain_finish(&c->chain);
+	if (c->list.n > 0)
+		c->res->end = pgr_walchain_find(&c->chain, c->list.entries[c->list.n - 1].tli)->to;
 	return rc;
 }
 

@@ -221,7 +221,7 @@ static void compare_histories(struct pgr_walsurvey *v, const struct pgr_waltimel
 static int read_history(struct pgr_walsurvey *v, pgr_tli tli, struct pgr_err *err)
 {
 	struct pgr_waltimeline *t = pgr_walchain_find(v->chain, tli);
-	struct pgr_history h;
+	struct pgr_history h = {0};
 	char name[17];
 	char *text = NULL;
 	size_t len = 0;
@@ -233,22 +233,18 @@ static int read_history(struct pgr_walsurvey *v, pgr_tli tli, struct pgr_err *er
 		rc = pgr_history_parse(&h, tli, text, len, err);
 	if (rc == PGR_OK && tli > 1 && h.n < 2)
 		rc = pgr_err_set(err, PGR_E_DATA, "no timeline is named that it began from");
-	if (rc == PGR_ERR && err->cls == PGR_E_NOMEM) {
-		free(text);
-		return PGR_ERR;
-	}
 	free(text);
-	if (rc != PGR_OK) {
+	if (rc == PGR_OK && t != NULL) {
+		t->history = h;
+		t->has_history = true;
+		return PGR_OK;
+	}
+	pgr_history_fini(&h);
+	if (rc == PGR_ERR && err->cls == PGR_E_NOMEM)
+		return PGR_ERR;
+	if (rc != PGR_OK)
 		pgr_walchain_say(v->chain, PGR_WALSAY_PROBLEM, "%s: %.300s", name,
 				 rc == PGR_MORE ? "vanished meanwhile" : err->msg);
-		return PGR_OK;
-	}
-	if (t == NULL) {
-		pgr_history_fini(&h);
-		return PGR_OK;
-	}
-	t->history = h;
-	t->has_history = true;
 	return PGR_OK;
 }
 

@@ -326,7 +326,7 @@ START_TEST(ends)
 	make_archive(&w);
 	put_segment(&w, 2, 1, ".partial");
 	drop(S7);
-	finds(S7 ".partial: 0/700000: is not complete, but the WAL goes on in the next segment\n", 1);
+	finds(S7 ".partial: 0/700000: is complete and has no final name, but the WAL goes on in the next segment\n", 1);
 	put_segment(&w, 2, 1, "");
 	finds("note: " S7 ".partial: the same segment is there under another name too\n", 0);
 	drop(S7 ".partial");
@@ -347,6 +347,30 @@ START_TEST(ends)
 	drop(S8);
 	put_segment(&w, 2, 1, "");
 	ck_assert_uint_eq(check_all().problems, 1);
+	wm_free(&w);
+}
+END_TEST
+
+/* A receiver that was killed after it had prepared the segment that comes next. */
+START_TEST(prepared_ahead)
+{
+	struct walmaker w;
+	struct pgr_walcheck_result r;
+
+	wm_init(&w, BASE, 5, SEG, PAGE);
+	wm_fill(&w, BASE + 3 * SEG + 100000);
+	for (size_t i = 0; i < 5; i++)
+		put_segment(&w, i, 1, i < 3 ? "" : ".partial");
+	r = check_all();
+	ck_assert_str_eq(said, "");
+	ck_assert_uint_eq(r.end, w.at);
+	/* torn in front of it */
+	cut(S8 ".partial", 99999);
+	finds("", 0);
+	/* but not two of them, and not with anything in it */
+	put("000000010000000000000009.partial", w.bytes, SEG);
+	check_all();
+	ck_assert_msg(strstr(said, S8 ".partial: 0/800000: is not complete, but") != NULL, "%s", said);
 	wm_free(&w);
 }
 END_TEST
@@ -658,6 +682,7 @@ int main(void)
 	tcase_add_test(tc, of_another_history);
 	tcase_add_test(tc, sizes);
 	tcase_add_test(tc, ends);
+	tcase_add_test(tc, prepared_ahead);
 	tcase_add_test(tc, leftovers_and_strangers);
 	tcase_add_loop_test(tc, compressed_segments, PGR_COMP_GZIP, PGR_COMP_ZSTD + 1);
 	tcase_add_test(tc, timelines);
