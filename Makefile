@@ -46,6 +46,7 @@ RECEIVER_SRC = \
 	receiver/history.c \
 	receiver/oldbytes.c \
 	receiver/receiver.c \
+	receiver/rx_page.c \
 	receiver/rx_status.c \
 	receiver/rx_stream.c \
 	receiver/scan.c \

@@ -184,6 +184,7 @@ static int check_server(struct pgr_receiver *r, struct pgr_err *err)
 		return pgr_err_set(err, PGR_E_USAGE,
 				   "system identifier does not match: expected %s, but the server that streams is %s",
 				   r->system_id, id.system_identifier);
+	pgr_rx_page_init(r, &id);
 	if (r->tli > id.tli)
 		return pgr_err_set(err, PGR_E_USAGE, "starting timeline %u is not present in the server", r->tli);
 	return PGR_OK;

@@ -13,6 +13,7 @@
 #include "proto/client.h"
 #include "proto/copydata.h"
 #include "receiver/receiver.h"
+#include "receiver/walpage.h"
 #include "receiver/walstore.h"
 
 #define PGR_RX_STOP_TIMEOUT_MS 10000 /* how long the server may take to end a stream that we have ended */
@@ -85,9 +86,14 @@ struct pgr_receiver {
 	pgr_lsn asked;		/* a sync was asked for up to here */
 	int64_t asked_ms;	/* then */
 	pgr_lsn wal_end;	/* where the server's WAL ends, says the last message */
-	bool end_asked;		/* whether the WAL ends at the stop position */
-	pgr_lsn server_end;	/* where it ends, says the last keepalive */
-	bool has_next;		/* the result named the next timeline */
+
+	/* the first page of each segment */
+	bool check_pages;
+	uint64_t server_id; /* 0: not known */
+	uint8_t head[PGR_WALPAGE_LONG];
+	bool end_asked;	    /* whether the WAL ends at the stop position */
+	pgr_lsn server_end; /* where it ends, says the last keepalive */
+	bool has_next;	    /* the result named the next timeline */
 	pgr_tli next_tli;
 	pgr_lsn next_start;
 };
@@ -148,6 +154,20 @@ int pgr_rx_answer(struct pgr_receiver *r, struct pgr_err *err) PGR_MUST_USE;
 
 /* Makes all of it durable and closes the open segment. */
 int pgr_rx_close_store(struct pgr_receiver *r, struct pgr_err *err) PGR_MUST_USE;
+
+/* ---- rx_page.c: whether it is the WAL of this server ---- */
+
+/* The server has told who it is. */
+void pgr_rx_page_init(struct pgr_receiver *r, const struct pgr_system_id *id);
+
+/*
+ * Looks at the header of the first page of each segment in what stands at `at`, before it is written.  A header that
+ * comes in pieces is looked at with the last of them.  PGR_ERR: PGR_E_DATA, another system's, version's or position's.
+ */
+int pgr_rx_check_pages(struct pgr_receiver *r, pgr_lsn at, struct pgr_span wal, struct pgr_err *err) PGR_MUST_USE;
+
+/* Whether the stream stands in a header that was not looked at yet: then nothing is to be acknowledged. */
+bool pgr_rx_is_inside_head(const struct pgr_receiver *r);
 
 /* ---- rx_stream.c: RX_STREAM ---- */
 

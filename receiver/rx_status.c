@@ -118,7 +118,7 @@ int64_t pgr_rx_sync_due_ms(const struct pgr_receiver *r)
 {
 	pgr_lsn pos = pgr_rx_position(r);
 
-	if (!r->synchronous || pos <= r->asked)
+	if (!r->synchronous || pos <= r->asked || pgr_rx_is_inside_head(r))
 		return PGR_NO_DEADLINE;
 	if (r->wal_end > pos && r->wal_end - pos >= r->segment_bytes)
 		return r->asked_ms + CATCHUP_SYNC_MS;

@@ -87,7 +87,9 @@ static int write_wal(struct pgr_receiver *r, struct pgr_span wal, struct pgr_err
 
 static int take_wal(struct pgr_receiver *r, struct pgr_span wal, struct pgr_err *err)
 {
-	return write_wal(r, wal, err) == PGR_OK ? pgr_rx_sync_if_late(r, err) : PGR_ERR;
+	if (pgr_rx_check_pages(r, pgr_rx_position(r), wal, err) != PGR_OK || write_wal(r, wal, err) != PGR_OK)
+		return PGR_ERR;
+	return pgr_rx_sync_if_late(r, err);
 }
 
 /* ---- messages ---- */

@@ -1,6 +1,7 @@
 #include "receiver/walstore.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +13,9 @@
 #include "receiver/syncer.h"
 
 #define HISTORY_MAX (64u * 1024 * 1024) /* no server sends a longer one (client.h) */
+
+/* A multiple of every page size and a divisor of every segment size but the smallest, which is synced in one go. */
+#define WRITE_BACK_STEP (2u * 1024 * 1024)
 
 /*
  * - file.fd >= 0: a segment is open, the syncer has it too, and `written` lies before its end.
@@ -31,6 +35,7 @@ struct pgr_walstore {
 	char *path; /* for messages */
 	size_t path_room;
 	struct pgr_oldbytes old;
+	off_t written_back; /* up to here the kernel was told to */
 };
 
 /* ---- making and freeing ---- */
@@ -136,6 +141,8 @@ static int open_segment(struct pgr_walstore *s, pgr_lsn at, bool may_create, str
 		pgr_segfile_drop(&s->dir, &s->file);
 		return PGR_ERR;
 	}
+	s->written_back = pgr_lsn_segoff(at, s->dir.segment_bytes);
+	s->written_back -= s->written_back % (off_t)WRITE_BACK_STEP;
 	snprintf(s->path, s->path_room, "%s/%s", s->dir_name, s->file.name);
 	pgr_syncer_open(s->syncer, &s->file);
 	return PGR_OK;
@@ -192,6 +199,30 @@ int pgr_walstore_begin(struct pgr_walstore *s, pgr_tli tli, pgr_lsn lsn, struct 
 	return PGR_OK;
 }
 
+/* A kernel or a file system without it. */
+static bool is_unknown(int error)
+{
+	return error == EINVAL || error == ENOSYS || error == EOPNOTSUPP || error == ESPIPE;
+}
+
+/*
+ * Much that comes at once is on its way to the disk before its segment is complete, so that the sync does not begin
+ * with all of it.  Whole steps only: no page is written twice.
+ */
+static int write_back(struct pgr_walstore *s, off_t end, struct pgr_err *err)
+{
+	off_t from = s->written_back;
+	off_t upto = end - end % (off_t)WRITE_BACK_STEP;
+
+	if (!s->dir.sync || upto <= from)
+		return PGR_OK;
+	s->written_back = upto;
+	if (s->dir.sys->sync_file_range(s->dir.sys, s->file.fd, from, upto - from, SYNC_FILE_RANGE_WRITE) != 0 &&
+	    !is_unknown(errno))
+		return pgr_err_sys(err, errno, "could not write back file \"%s\"", s->path);
+	return PGR_OK;
+}
+
 static int write_new(struct pgr_walstore *s, off_t off, const uint8_t *p, size_t len, struct pgr_err *err)
 {
 	size_t same;
@@ -200,7 +231,9 @@ static int write_new(struct pgr_walstore *s, off_t off, const uint8_t *p, size_t
 		return PGR_ERR;
 	if (same == len)
 		return PGR_OK;
-	return pgr_fs_pwrite_all(s->dir.sys, s->file.fd, p + same, len - same, off + (off_t)same, s->path, err);
+	if (pgr_fs_pwrite_all(s->dir.sys, s->file.fd, p + same, len - same, off + (off_t)same, s->path, err) != PGR_OK)
+		return PGR_ERR;
+	return write_back(s, off + (off_t)len, err);
 }
 
 /* `len` bytes that fit into the open segment. */

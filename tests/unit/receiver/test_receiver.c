@@ -42,6 +42,8 @@ struct fixture {
 	struct full_sys full;
 	struct pgr_sys other;
 	unsigned reads;
+	int bad_offset;	  /* of a wrong byte in the header of a segment's first page; -1: none */
+	pgr_lsn bad_from; /* in segments from here on */
 
 	struct pgr_walstore_opts store_opts;
 	struct pgr_receiver_opts opts;
@@ -72,6 +74,7 @@ static void setup(void)
 	snprintf(fx.dir, sizeof(fx.dir), "%s/pgr-receiver-XXXXXX", P_tmpdir);
 	ck_assert_ptr_nonnull(mkdtemp(fx.dir));
 	fx.sys = pgr_sys_real();
+	fx.bad_offset = -1;
 	fx.store_opts = (struct pgr_walstore_opts){
 		.dir = fx.dir,
 		.segment_bytes = SEG,
@@ -229,8 +232,32 @@ static void s_both(void)
 	pgr_scripted_send_buf(fx.server, &b);
 }
 
+/* The header of the first page of a segment, as PostgreSQL 15 writes it (xlog_internal.h). */
+static void make_head(uint8_t head[40], pgr_lsn addr)
+{
+	const uint16_t words[] = {0xD110, 0x0002};
+	const uint32_t tli = 1, sizes[] = {fx.opts.segment_bytes, 8192};
+	const uint64_t id = strtoull(SYSID, NULL, 10);
+
+	memset(head, 0, 40);
+	memcpy(head, words, 4);
+	memcpy(head + 4, &tli, 4);
+	memcpy(head + 8, &addr, 8);
+	memcpy(head + 24, &id, 8);
+	memcpy(head + 32, sizes, 8);
+}
+
 static uint8_t wal_byte(pgr_lsn lsn)
 {
+	uint32_t off = pgr_lsn_segoff(lsn, fx.opts.segment_bytes);
+	uint8_t head[40];
+
+	if (off < sizeof(head)) {
+		make_head(head, lsn - off);
+		if (fx.bad_offset >= 0 && off == (uint32_t)fx.bad_offset && lsn - off >= fx.bad_from)
+			head[off] ^= 1;
+		return head[off];
+	}
 	return (uint8_t)((lsn * UINT64_C(0x9E3779B97F4A7C15)) >> 56);
 }
 
@@ -902,6 +929,72 @@ START_TEST(wrong_start)
 	run_fails(PGR_E_PROTOCOL, cases[_i].message);
 	if (cases[_i].first == START)
 		check_file(SEG3 ".partial", START, 100);
+}
+END_TEST
+
+/* The first page of a segment says that it is another server's: nothing of it is acknowledged. */
+START_TEST(foreign_pages)
+{
+	static const struct {
+		int offset;
+		const char *message;
+	} cases[] = {
+		{0, "0/400000: invalid magic number D111"},
+		{4, "0/400000: page is of timeline 0"},
+		{9, "0/400000: page says that it is 0/400100"},
+		{24, "0/400000: page is of the system 7654321098765432108 instead of the system 7654321098765432109"},
+		{33, "0/400000: segment size in the page header is 1048832 instead of 1048576"},
+	};
+	char message[200];
+	struct status st;
+
+	snprintf(message, sizeof(message), "the server sent what is not its write-ahead log: %s",
+		 cases[_i / 2].message);
+	fx.bad_offset = cases[_i / 2].offset;
+	fx.bad_from = START + SEG;
+	fx.opts.synchronous = fx.opts.report_flush = true;
+	connect_server(_i % 2 == 0 ? 0 : 13);
+	s_begin();
+	s_wal(START, 100000);
+	s_wal(START + 100000, SEG);
+	run_fails(PGR_E_DATA, message);
+	for (unsigned i = 0; get_status(i, &st); i++)
+		ck_assert_uint_le(st.flush, START + SEG);
+}
+END_TEST
+
+/* WAL of a version that the server is not. */
+START_TEST(pages_of_another_version)
+{
+	connect_to_version(160005, 0);
+	s_begin();
+	s_wal(START, 100000);
+	run_fails(PGR_E_DATA,
+		  "the server sent what is not its write-ahead log: 0/300000: page is of PostgreSQL 15, but "
+		  "the server is 16.5");
+}
+END_TEST
+
+/* What cannot be judged is kept: a newer version, the other byte order. */
+START_TEST(unknown_pages)
+{
+	connect_to_version(_i == 0 ? 190001 : VERSION, 0);
+	fx.bad_offset = 0;
+	fx.opts.stop_at = START + 100;
+	s_begin();
+	if (_i == 0) {
+		s_wal(START, 100);
+	} else {
+		uint8_t wal[100] = {0xD1, 0x10};
+		struct pgr_buf body = {0}, b = {0};
+
+		pgr_msg_wal(&body, START, START + 100, wal, 100);
+		pgr_msg_copy_data(&b, body.data, body.len);
+		pgr_buf_fini(&body);
+		pgr_scripted_send_buf(fx.server, &b);
+	}
+	s_stopped();
+	run_to(PGR_RECV_STOPPED);
 }
 END_TEST
 
@@ -1740,8 +1833,8 @@ START_TEST(keepalive_is_answered_at_once)
 END_TEST
 
 /*
- * While a sync runs, receiving goes on, and what comes is reported as written; one more sync serves all of it.  No flush
- * is reported that was not asked for before its sync began.
+ * While a sync runs, receiving goes on, and what comes is reported as written; one more sync serves all of it.  No
+ * flush is reported that was not asked for before its sync began.
  */
 START_TEST(requests_merge)
 {
@@ -1888,6 +1981,9 @@ int main(void)
 	tcase_add_test(tc, status_interval);
 	tcase_add_test(tc, no_status_interval);
 	tcase_add_loop_test(tc, wrong_start, 0, 5);
+	tcase_add_loop_test(tc, foreign_pages, 0, 10);
+	tcase_add_test(tc, pages_of_another_version);
+	tcase_add_loop_test(tc, unknown_pages, 0, 2);
 	tcase_add_loop_test(tc, bad_messages, 0, 5);
 	tcase_add_loop_test(tc, timelines, 0, 4);
 	tcase_add_test(tc, end_of_an_old_timeline);

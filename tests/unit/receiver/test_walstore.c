@@ -25,6 +25,7 @@
 
 static char dir[64];
 static bool threaded; /* the store has its thread */
+static int write_back_errno;
 
 /* ---- the witness: a system that knows what would survive a power cut ---- */
 
@@ -1088,6 +1089,42 @@ START_TEST(failed_sync_is_final)
 }
 END_TEST
 
+static int refuse_write_back(const struct pgr_sys *sys, int fd, off_t off, off_t len, unsigned flags)
+{
+	(void)sys;
+	(void)fd;
+	(void)flags;
+	ck_assert_int_eq(off, 0);
+	ck_assert_int_eq(len, 2 << 20);
+	errno = write_back_errno;
+	return -1;
+}
+
+/* The kernel is told early what to write.  That it cannot be told is nothing, that it cannot write is final. */
+START_TEST(write_back)
+{
+	struct pgr_walstore_opts opts = options();
+	struct pgr_sys sys = *pgr_sys_real();
+	uint8_t *wal = make_wal(4 * FIRST, 3 << 20);
+	struct pgr_walstore *s;
+	struct pgr_err err;
+
+	opts.segment_bytes = 4 * SEG;
+	sys.sync_file_range = refuse_write_back;
+	write_back_errno = _i == 0 ? ENOSYS : EIO;
+	s = make_store_opts(&sys, &opts);
+	OK(pgr_walstore_begin(s, TLI, 4 * FIRST, &err));
+	OK(pgr_walstore_write(s, 4 * FIRST, wal, (2 << 20) - 1, &err));
+	ck_assert_int_eq(pgr_walstore_write(s, 4 * FIRST + (2 << 20) - 1, wal + (2 << 20) - 1, 2, &err),
+			 _i == 0 ? PGR_OK : PGR_ERR);
+	ck_assert(pgr_walstore_is_failed(s) == (_i != 0));
+	if (_i != 0)
+		ck_assert_int_eq(err.sys_errno, EIO);
+	pgr_walstore_free(s);
+	free(wal);
+}
+END_TEST
+
 static int run_scenario(struct pgr_walstore *s, struct witness *w, struct pgr_err *err)
 {
 	pgr_lsn at = FIRST;
@@ -1283,6 +1320,7 @@ static void add_tests(TCase *tc)
 	tcase_add_test(tc, full_disk_old_file);
 	tcase_add_test(tc, no_fallocate_here);
 	tcase_add_loop_test(tc, every_call_fails_once, 0, 2);
+	tcase_add_loop_test(tc, write_back, 0, 2);
 	tcase_add_test(tc, making_fails);
 	tcase_add_test(tc, misuse);
 	tcase_add_test(tc, history);
