@@ -696,6 +696,103 @@ START_TEST(stopped)
 }
 END_TEST
 
+/* ---- several columns ---- */
+
+static void put_value(unsigned n, uint32_t len)
+{
+	must(pgr_buf_put32(&copy, len, &err));
+	must(pgr_buf_reserve(&copy, len, &err));
+	for (uint32_t i = 0; i < len; i++)
+		copy.data[copy.len++] = byte_at(n, i);
+}
+
+static void expect_column(uint32_t len, bool null)
+{
+	bool is_null;
+	uint32_t got;
+
+	must(pgr_copyrows_column(&rows, &is_null, &got, &err));
+	ck_assert_int_eq(is_null, null);
+	ck_assert_uint_eq(got, len);
+}
+
+/* A row is read as a whole, in part, or not at all; the next one comes in its place. */
+START_TEST(two_columns_each)
+{
+	bool is_null;
+	uint32_t len;
+
+	pgr_msg_copy_response(&script, 'H');
+	put_header(0, 0);
+	for (int i = 0; i < 4; i++) {
+		must(pgr_buf_put16(&copy, 2, &err));
+		put_value(1, 5000);
+		put_value(2, 32);
+	}
+	must(pgr_buf_put16(&copy, 2, &err));
+	must(pgr_buf_put32(&copy, UINT32_MAX, &err));
+	must(pgr_buf_put32(&copy, UINT32_MAX, &err));
+	put_trailer();
+	put_messages(_i == 0 ? 100000 : 7);
+	put_end();
+	connect_to(_i == 2 ? 3 : 0);
+	pgr_copyrows_init_columns(&rows, client, 2);
+	expect_row(5000);
+	expect_value(1, 0, 5000, 1000);
+	expect_column(32, false);
+	expect_value(2, 0, 32, 10);
+	expect_value_end();
+	ck_assert_int_eq(pgr_copyrows_column(&rows, &is_null, &len, &err), PGR_ERR);
+	ck_assert_int_eq(err.cls, PGR_E_USAGE);
+	expect_row(5000); /* not looked at */
+	expect_row(5000);
+	expect_value(1, 0, 77, 77);
+	expect_column(32, false);
+	expect_value(2, 0, 1, 1);
+	expect_row(5000);
+	expect_value(1, 0, 5000, 5000);
+	expect_null();
+	expect_column(0, true);
+	expect_end();
+}
+END_TEST
+
+START_TEST(other_columns_than_asked_for)
+{
+	pgr_msg_copy_response(&script, 'H');
+	put_header(0, 0);
+	must(pgr_buf_put16(&copy, (uint16_t)(_i == 0 ? 1 : 3), &err));
+	for (int i = 0; i < 3; i++)
+		put_value(1, 4);
+	put_trailer();
+	put_messages(1000);
+	put_end();
+	connect_to(0);
+	pgr_copyrows_init_columns(&rows, client, 2);
+	expect_refused(PGR_E_PROTOCOL, "as many columns as were asked for");
+}
+END_TEST
+
+START_TEST(second_column_is_impossible)
+{
+	bool is_null;
+	uint32_t len;
+
+	pgr_msg_copy_response(&script, 'H');
+	put_header(0, 0);
+	must(pgr_buf_put16(&copy, 2, &err));
+	put_value(1, 4);
+	must(pgr_buf_put32(&copy, 0x80000000u, &err));
+	put_messages(1000);
+	put_end();
+	connect_to(0);
+	pgr_copyrows_init_columns(&rows, client, 2);
+	expect_row(4);
+	ck_assert_int_eq(pgr_copyrows_column(&rows, &is_null, &len, &err), PGR_ERR);
+	ck_assert_int_eq(err.cls, PGR_E_PROTOCOL);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("copyrows");
@@ -706,6 +803,9 @@ int main(void)
 	tcase_add_checked_fixture(t, setup, teardown);
 	tcase_add_loop_test(t, all_pieces, 0, NPIECES * NCHUNKS);
 	tcase_add_loop_test(t, long_rows, 0, 6);
+	tcase_add_loop_test(t, two_columns_each, 0, 3);
+	tcase_add_loop_test(t, other_columns_than_asked_for, 0, 2);
+	tcase_add_test(t, second_column_is_impossible);
 	tcase_add_test(t, no_rows);
 	tcase_add_test(t, header_extension);
 	tcase_add_test(t, notices_between);

@@ -565,6 +565,15 @@ START_TEST(query_text)
 			 "(1, 'it''s', 0, 0, 131072)) v(i, f, s, t, w), "
 			 "LATERAL pg_catalog.generate_series(s, greatest(s, t - 1), w) o ORDER BY i, o) "
 			 "TO STDOUT (FORMAT binary)");
+	ck_assert_int_eq(pgr_lane_query(&text, &list, pieces + 1, 1, PGR_ROWSUM_SHA256, &err), PGR_OK);
+	ck_assert_str_eq(pgr_buf_str(&text),
+			 "COPY (SELECT c, pg_catalog.sha256(coalesce(pg_catalog.sha256(c), '') || "
+			 "pg_catalog.textsend(f) || pg_catalog.int8send(o) || pg_catalog.int8send(n)) FROM (SELECT "
+			 "f, o, least(w, t - o) n, CASE WHEN t > s THEN pg_catalog.pg_read_binary_file(f, o, "
+			 "least(w, t - o), true) ELSE '' END c FROM (VALUES "
+			 "(0, 'it''s'::text, 0::bigint, 0::bigint, 131072::bigint)) v(i, f, s, t, w), "
+			 "LATERAL pg_catalog.generate_series(s, greatest(s, t - 1), w) o ORDER BY i, o OFFSET 0) r) "
+			 "TO STDOUT (FORMAT binary)");
 	text.limit = 60;
 	ck_assert_int_eq(pgr_lane_query(&text, &list, pieces, 2, PGR_ROWSUM_NONE, &err), PGR_ERR);
 	pgr_buf_fini(&text);
