@@ -44,6 +44,7 @@ PROTO_SRC = \
 
 RECEIVER_SRC = \
 	receiver/history.c \
+	receiver/packseg.c \
 	receiver/oldbytes.c \
 	receiver/receiver.c \
 	receiver/rx_page.c \
@@ -57,6 +58,7 @@ RECEIVER_SRC = \
 	receiver/walcheck.c \
 	receiver/walfile.c \
 	receiver/wallist.c \
+	receiver/walpack.c \
 	receiver/walpage.c \
 	receiver/walrecord.c \
 	receiver/walstore.c \
@@ -130,7 +132,7 @@ UNIT_TESTS = \
 	common/test_stop common/test_utf8 \
 	proto/test_caps proto/test_client proto/test_command proto/test_copydata proto/test_fields proto/test_session \
 	proto/test_transport_socket proto/test_wire \
-	receiver/test_history receiver/test_receiver receiver/test_scan receiver/test_walcheck receiver/test_walpage receiver/test_walrecord receiver/test_walstore \
+	receiver/test_history receiver/test_receiver receiver/test_scan receiver/test_walcheck receiver/test_walpack receiver/test_walpage receiver/test_walrecord receiver/test_walstore \
 	backup/test_bbstream backup/test_copyrows backup/test_dirsink backup/test_exclude \
 	backup/test_extract backup/test_filelist backup/test_filesum backup/test_inflate backup/test_lane_work \
 	backup/test_lanes backup/test_layout backup/test_listing backup/test_lowlevel backup/test_manifest \

@@ -34,9 +34,11 @@ struct pgr_waldir {
 	const char *dir; /* name, for messages */
 	uint32_t segment_bytes;
 	mode_t file_mode;
-	bool sync;	     /* false: nothing is synced */
-	bool partial_suffix; /* an unfinished segment is called .partial */
-	bool archive_status; /* finished files are marked in archive_status/ */
+	bool sync;				       /* false: nothing is synced */
+	bool partial_suffix;			       /* an unfinished segment is called .partial */
+	bool archive_status;			       /* finished files are marked in archive_status/ */
+	void (*finished)(void *arg, const char *name); /* see walstore.h; NULL: none */
+	void *finished_arg;
 };
 
 struct pgr_segfile {

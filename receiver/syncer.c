@@ -152,6 +152,8 @@ static int close_round(const struct pgr_waldir *d, struct round *r, struct pgr_e
 		if (pgr_segfile_close(d, &r->segs[i].file, err) != PGR_OK ||
 		    pgr_segfile_mark(d, r->segs[i].file.name, err) != PGR_OK)
 			return PGR_ERR;
+		if (d->finished != NULL)
+			d->finished(d->finished_arg, r->segs[i].file.name);
 	}
 	return PGR_OK;
 }

@@ -72,6 +72,8 @@ int pgr_walstore_new(struct pgr_walstore **out, const struct pgr_sys *sys, int d
 		.sync = opts->sync,
 		.partial_suffix = opts->partial_suffix,
 		.archive_status = opts->archive_status,
+		.finished = opts->finished,
+		.finished_arg = opts->finished_arg,
 	};
 	s->file.fd = -1;
 	pgr_oldbytes_init(&s->old);

@@ -34,6 +34,13 @@ struct pgr_walstore_opts {
 	bool partial_suffix; /* an unfinished segment is called .partial (pgr-receivewal) */
 	bool archive_status; /* write archive_status/<name>.done for finished files (pgr-basebackup) */
 	bool inline_sync;    /* no thread: what is durable is so when the call returns that asked for it */
+	/*
+	 * Called for each complete segment when its final name is durable (with sync; otherwise when it has it) and the
+	 * store will not look at the file again, in the order of the WAL, in the store's or the caller's thread.  It
+	 * must not wait for the disk.  NULL: none.
+	 */
+	void (*finished)(void *arg, const char *name);
+	void *finished_arg;
 };
 
 /* `dirfd` is taken over (also after a failure).  `sys` outlives the store. */

@@ -23,6 +23,8 @@
 #include "proto/transport.h"
 #include "receiver/receiver.h"
 #include "receiver/scan.h"
+#include "receiver/walfile.h"
+#include "receiver/walpack.h"
 #include "receiver/walstore.h"
 #include "tools/connopts.h"
 #include "tools/message.h"
@@ -31,6 +33,8 @@
 #include "tools/version.h"
 #include "tools/walverify.h"
 
+#define PACK_PATIENCE_MS  10000 /* a clean stop waits so long for segments to be compressed */
+#define PACK_RETRY_MS	  10000
 #define BACKOFF_FIRST_MS  1000
 #define BACKOFF_MAX_MS	  30000
 #define BACKOFF_STABLE_MS 10000 /* a stream that lived so long was a good one: the next waits begin small again */
@@ -45,13 +49,15 @@ struct receive {
 	struct pgr_system_id id;   /* of the first connection; all later ones must be to the same system */
 	struct pgr_walstore *store;
 	struct pgr_receiver *receiver; /* keeps the position from one connection to the next */
+	bool foreign_partials;	       /* the directory has some (scan.h) */
 	uint32_t segment_bytes;
 	mode_t file_mode;
 
 	/* shared with the thread of the signals */
 	pthread_mutex_t lock;
 	bool stopping;
-	bool streaming; /* a stop goes to the receiver, which ends the stream in good order */
+	bool streaming;		  /* a stop goes to the receiver, which ends the stream in good order */
+	struct pgr_walpack *pack; /* NULL: nothing is compressed */
 };
 
 /* ---- signals ---- */
@@ -68,6 +74,7 @@ static void on_signal(void *arg, int signo)
 		pgr_receiver_stop_now(r->receiver);
 	else
 		pgr_stop_post(r->stop, &why);
+	pgr_walpack_hurry(r->pack, PACK_PATIENCE_MS);
 	pthread_mutex_unlock(&r->lock);
 }
 
@@ -231,20 +238,52 @@ struct long_page_header {
 #define XLP_LONG_HEADER 0x0002
 
 /* False: the file cannot be read, nothing was received into it, or it is of a machine with another byte order. */
-static bool read_system_id(const struct receive *r, int dirfd, const char *name, pgr_lsn start, uint64_t *sysid)
+static bool read_system_id(const struct receive *r, int dirfd, const char *name, enum pgr_compression method,
+			   pgr_lsn start, uint64_t *sysid)
 {
 	struct long_page_header h;
-	int fd = r->sys->openat(r->sys, dirfd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0);
-	ssize_t n;
+	struct pgr_walfile f;
+	struct pgr_err ignored;
+	size_t n;
+	bool read;
 
-	if (fd < 0)
+	if (pgr_walfile_open(&f, r->sys, dirfd, name, method, &ignored) != PGR_OK)
 		return false;
-	n = r->sys->pread(r->sys, fd, &h, sizeof(h), 0);
-	r->sys->close(r->sys, fd);
-	if (n != (ssize_t)sizeof(h) || h.pageaddr != start || (h.info & XLP_LONG_HEADER) == 0)
+	read = pgr_walfile_read(&f, &h, sizeof(h), &n, &ignored) == PGR_OK;
+	pgr_walfile_close(&f);
+	if (!read || h.pageaddr != start || (h.info & XLP_LONG_HEADER) == 0)
 		return false;
 	*sysid = h.sysid;
 	return true;
+}
+
+#define OWNER_NAME_ROOM (PGR_WALNAME_LEN + sizeof(".partial"))
+
+/* The newest segment, in whichever form it is there. */
+static bool find_system_id(const struct receive *r, int dirfd, const struct pgr_walscan *scan,
+			   char name[OWNER_NAME_ROOM], uint64_t *sysid)
+{
+	static const struct {
+		const char *suffix;
+		enum pgr_compression method;
+		bool before; /* a complete one: the stream goes on behind it */
+	} forms[] = {
+		{".partial", PGR_COMP_NONE, false}, {"", PGR_COMP_NONE, true},	   {".gz", PGR_COMP_GZIP, true},
+		{".lz4", PGR_COMP_LZ4, true},	    {".zst", PGR_COMP_ZSTD, true},
+	};
+	pgr_segno seg = pgr_lsn_segno(scan->start, r->segment_bytes);
+
+	for (size_t i = 0; i < sizeof(forms) / sizeof(forms[0]); i++) {
+		pgr_segno at = seg - forms[i].before;
+
+		if (forms[i].before && seg == 0)
+			break;
+		pgr_walname_format(name, scan->tli, at, r->segment_bytes);
+		strcat(name, forms[i].suffix);
+		if (read_system_id(r, dirfd, name, forms[i].method, pgr_segno_start(at, r->segment_bytes), sysid))
+			return true;
+	}
+	return false;
 }
 
 /*
@@ -253,18 +292,12 @@ static bool read_system_id(const struct receive *r, int dirfd, const char *name,
  */
 static int check_owner(const struct receive *r, int dirfd, const struct pgr_walscan *scan, struct pgr_err *err)
 {
-	char name[PGR_WALNAME_LEN + sizeof(".partial")];
-	pgr_segno seg = pgr_lsn_segno(scan->start, r->segment_bytes);
+	char name[OWNER_NAME_ROOM];
 	uint64_t sysid;
 	char text[24];
 
-	pgr_walname_format(name, scan->tli, seg, r->segment_bytes);
-	strcat(name, ".partial");
-	if (!read_system_id(r, dirfd, name, scan->start, &sysid)) {
-		pgr_walname_format(name, scan->tli, seg - 1, r->segment_bytes);
-		if (seg == 0 || !read_system_id(r, dirfd, name, scan->start - r->segment_bytes, &sysid))
-			return PGR_OK;
-	}
+	if (!find_system_id(r, dirfd, scan, name, &sysid))
+		return PGR_OK;
 	snprintf(text, sizeof(text), "%" PRIu64, sysid);
 	if (strcmp(text, r->id.system_identifier) == 0)
 		return PGR_OK;
@@ -282,6 +315,7 @@ static int find_start(struct receive *r, int dirfd, pgr_lsn *start, pgr_tli *tli
 	if (pgr_walscan(r->sys, dirfd, r->opt->dir, r->segment_bytes, on_scan_warning, r, &scan, err) != PGR_OK)
 		return PGR_ERR;
 	tell_gaps(r, &scan);
+	r->foreign_partials = scan.foreign_partials;
 	if (scan.found) {
 		*start = scan.start;
 		*tli = scan.tli;
@@ -322,6 +356,58 @@ static int make_receiver(struct receive *r, pgr_lsn start, pgr_tli tli, struct p
 	return pgr_receiver_new(&r->receiver, r->sys, r->store, &opts, err);
 }
 
+/* Called in the packer's thread: messages are whole lines under a lock. */
+static void on_pack_line(void *arg, int level, const char *line)
+{
+	struct receive *r = arg;
+
+	if (level == 2)
+		pgr_say_info(&r->msg, "%s", line);
+	else
+		on_line(r, level, line);
+}
+
+static void on_finished_segment(void *arg, const char *name)
+{
+	struct receive *r = arg;
+
+	pgr_walpack_finished(r->pack, name);
+}
+
+static int start_packer(struct receive *r, pgr_lsn start, struct pgr_err *err)
+{
+	struct pgr_walpack_opts opts = {
+		.dir = r->opt->dir,
+		.segment_bytes = r->segment_bytes,
+		.file_mode = r->file_mode,
+		.sync = r->opt->sync,
+		.spec = r->opt->compress,
+		.foreign_partials = r->foreign_partials,
+		.below = pgr_lsn_segno(start, r->segment_bytes),
+		.retry_ms = PACK_RETRY_MS,
+		.log = on_pack_line,
+		.log_arg = r,
+	};
+	struct pgr_walpack *pack;
+	int dirfd;
+
+	if (pgr_fs_open_dir(r->sys, r->opt->dir, &dirfd, err) != PGR_OK ||
+	    pgr_walpack_start(&pack, r->sys, dirfd, &opts, err) != PGR_OK)
+		return PGR_ERR;
+	pthread_mutex_lock(&r->lock);
+	r->pack = pack;
+	pthread_mutex_unlock(&r->lock);
+	return PGR_OK;
+}
+
+/* After --endpos everything is compressed, however long that takes; a stop for other reasons has less patience. */
+static void end_packer(struct receive *r, int code)
+{
+	if (code != 0 || is_stopping(r))
+		pgr_walpack_hurry(r->pack, PACK_PATIENCE_MS);
+	pgr_walpack_end(r->pack);
+}
+
 /* Once: later connections go on where the receiver stands. */
 static int prepare_receiver(struct receive *r, struct pgr_err *err)
 {
@@ -331,6 +417,8 @@ static int prepare_receiver(struct receive *r, struct pgr_err *err)
 		.file_mode = r->file_mode,
 		.sync = r->opt->sync,
 		.partial_suffix = true,
+		.finished = on_finished_segment,
+		.finished_arg = r,
 	};
 	pgr_lsn start = PGR_LSN_INVALID;
 	pgr_tli tli = 0;
@@ -346,7 +434,7 @@ static int prepare_receiver(struct receive *r, struct pgr_err *err)
 	}
 	if (pgr_walstore_new(&r->store, r->sys, dirfd, &opts, err) != PGR_OK)
 		return PGR_ERR;
-	if (make_receiver(r, start, tli, err) != PGR_OK) {
+	if (start_packer(r, start, err) != PGR_OK || make_receiver(r, start, tli, err) != PGR_OK) {
 		pgr_walstore_free(r->store);
 		r->store = NULL;
 		return PGR_ERR;
@@ -565,9 +653,11 @@ static int setup_and_run(struct receive *r)
 	else
 		pgr_say_error(&r->msg, &err);
 	disconnect(r);
-	pgr_signals_stop(r->signals);
 	pgr_receiver_free(r->receiver);
 	pgr_walstore_free(r->store);
+	end_packer(r, code);
+	pgr_signals_stop(r->signals); /* until here a signal can hurry the packer */
+	pgr_walpack_free(r->pack);
 	pthread_mutex_destroy(&r->lock);
 	pgr_stop_free(r->stop);
 	return code;

@@ -30,7 +30,7 @@ static void usage(const char *progname)
 	      "  -v, --verbose          output verbose messages\n"
 	      "  -V, --version          output version information, then exit\n"
 	      "  -Z, --compress=METHOD[:DETAIL]\n"
-	      "                         compress as specified (only \"none\" in this version)\n"
+	      "                         compress as specified (gzip, lz4, zstd or none)\n"
 	      "  -?, --help             show this help, then exit\n",
 	      stdout);
 	fputs("\nConnection options:\n"
@@ -189,14 +189,7 @@ static int check_compression(const char *arg, struct pgr_compress_spec *spec, st
 	if (strncmp(arg, "client-", 7) == 0 || strncmp(arg, "server-", 7) == 0)
 		return pgr_err_set(err, PGR_E_USAGE, "unrecognized compression algorithm: \"%.*s\"",
 				   (int)strcspn(arg, ":"), arg);
-	if (pgr_compress_spec_parse(spec, arg, err) != PGR_OK)
-		return PGR_ERR;
-	if (spec->method == PGR_COMP_ZSTD)
-		return pgr_err_set(err, PGR_E_USAGE, "compression with ZSTD is not yet supported");
-	if (spec->method != PGR_COMP_NONE)
-		return pgr_err_set(err, PGR_E_USAGE, "compression with %s is not supported yet by this version",
-				   pgr_compression_name(spec->method));
-	return PGR_OK;
+	return pgr_compress_spec_parse(spec, arg, err);
 }
 
 int pgr_receivewal_options_read(struct pgr_receivewal_options *o, struct pgr_messages *msg, int argc, char **argv)
