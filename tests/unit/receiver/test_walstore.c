@@ -549,6 +549,46 @@ START_TEST(segments_and_names)
 END_TEST
 
 /* Exactly to the end: nothing is open, and the next segment is not there yet. */
+struct finished {
+	struct witness *w;
+	char names[256];
+};
+
+/* Its name and all of it would survive now. */
+static void on_finished(void *arg, const char *name)
+{
+	struct finished *f = arg;
+	pgr_lsn from = FIRST + strlen(f->names) / (PGR_WALNAME_LEN + 1) * SEG;
+
+	ck_assert_msg(survives(f->w, from, from + SEG, false), "%s", name);
+	strcat(strcat(f->names, name), " ");
+}
+
+START_TEST(tells_what_is_finished)
+{
+	struct pgr_walstore_opts opts = options();
+	struct finished f = {0};
+	struct pgr_walstore *s;
+	struct witness w;
+	struct pgr_err err;
+
+	witness_init(&w, pgr_sys_real());
+	f.w = &w;
+	opts.finished = on_finished;
+	opts.finished_arg = &f;
+	s = make_store_opts(&w.sys, &opts);
+	OK(pgr_walstore_begin(s, TLI, FIRST, &err));
+	OK(write_wal(s, FIRST, SEG - 1, &err));
+	OK(pgr_walstore_sync(s, &err));
+	ck_assert_str_eq(f.names, "");
+	OK(write_wal(s, FIRST + SEG - 1, SEG + 10, &err));
+	OK(pgr_walstore_close_segment(s, false, &err));
+	pgr_walstore_free(s);
+	ck_assert_str_eq(f.names, SEG3 " " SEG4 " ");
+	witness_fini(&w);
+}
+END_TEST
+
 START_TEST(exact_end)
 {
 	struct witness w;
@@ -1300,6 +1340,7 @@ static void add_tests(TCase *tc)
 
 	tcase_set_timeout(tc, 300);
 	tcase_add_test(tc, segments_and_names);
+	tcase_add_test(tc, tells_what_is_finished);
 	tcase_add_test(tc, exact_end);
 	tcase_add_test(tc, mode_beats_umask);
 	tcase_add_test(tc, no_sync);
