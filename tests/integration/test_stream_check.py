@@ -12,6 +12,7 @@ from pgrtest.relay import Relay, socket_of
 
 pytestmark = pytest.mark.every_major
 
+STREAM = ["-c", "fast", "--jobs=1"]
 MATCH = re.compile(r"all \d+ files match the server's backup manifest")
 
 # Tablespaces are sent first, so here the stream is in the middle of the table of `spaced`.
@@ -34,7 +35,7 @@ def spaced(pg, clusters, tmp):
 def options(tmp):
     """Where a copy goes; nothing of it may be left when it fails."""
     target, space = os.path.join(tmp, "copy"), os.path.join(tmp, "copied space")
-    return ["-D", target, "-c", "fast", "-T", f"{os.path.join(tmp, 'space')}={space}"]
+    return ["-D", target, *STREAM, "-T", f"{os.path.join(tmp, 'space')}={space}"]
 
 
 def path_of(server, table):
@@ -98,12 +99,12 @@ def test_byte_of_the_manifest(pg, place, primary, run, tmp):
     needs_manifest(pg)
     first, second = os.path.join(tmp, "first"), os.path.join(tmp, "second")
     with Relay(place, socket_of(primary)) as relay:
-        run.basebackup("-D", first, "-c", "fast", "-X", "none", *relay.address())
+        run.basebackup("-D", first, *STREAM, "-X", "none", *relay.address())
         passed = relay.stop()
     assert passed["connections"] == 1
     assert os.path.getsize(os.path.join(first, "backup_manifest")) > 50_000  # it is the end of what passed
     with Relay(place, socket_of(primary), flip_byte=passed["from_server"] - 20_000) as relay:
-        failed(run.start_basebackup("-D", second, "-c", "fast", "-X", "none", *relay.address()), "backup manifest", "TLS")
+        failed(run.start_basebackup("-D", second, *STREAM, "-X", "none", *relay.address()), "backup manifest", "TLS")
     assert os.listdir(tmp) == ["first"]
 
 
@@ -142,7 +143,7 @@ def test_everything_matches(pg, place, spaced, run, tmp, options, how):
 
 def test_without_a_manifest(pg, primary, run, tmp):
     how = ["--no-manifest"] if pg.major >= 13 else []
-    assert not MATCH.search(run.basebackup("-v", "-D", f"{tmp}/copy", "-c", "fast", *how, *primary.address()).err)
+    assert not MATCH.search(run.basebackup("-v", "-D", f"{tmp}/copy", *STREAM, *how, *primary.address()).err)
 
 
 def test_history_files_in_the_manifest(pg, clusters, run, tmp):
@@ -152,7 +153,7 @@ def test_history_files_in_the_manifest(pg, clusters, run, tmp):
     server.new_timeline()
     server.sql("CREATE TABLE t AS SELECT generate_series(1, 1000) i")
     target = os.path.join(tmp, "copy")
-    matches(run.basebackup("-v", "-D", target, "-c", "fast", "-X", "fetch", *server.address()))
+    matches(run.basebackup("-v", "-D", target, *STREAM, "-X", "fetch", *server.address()))
     assert "pg_wal/00000002.history" in paths_below(target)
     with open(os.path.join(target, "backup_manifest"), encoding="utf-8") as f:
         assert "pg_wal/00000002.history" in f.read()
@@ -162,9 +163,9 @@ def test_replaced_files_and_a_directory_elsewhere(pg, primary, clusters, run, tm
     """The manifest of a standby lists its standby.signal, which -R makes anew."""
     needs_manifest(pg)
     first, second, wal = [os.path.join(tmp, name) for name in ("first", "second", "wal")]
-    run.basebackup("-D", first, "-R", "-c", "fast", *primary.address())
+    run.basebackup("-D", first, "-R", *STREAM, *primary.address())
     source = start_standby(clusters, pg, first, primary)
-    matches(run.basebackup("-v", "-D", second, "-R", "-c", "fast", "-X", "fetch", f"--waldir={wal}",
+    matches(run.basebackup("-v", "-D", second, "-R", *STREAM, "-X", "fetch", f"--waldir={wal}",
                            *source.address()))
     with open(os.path.join(second, "backup_manifest"), encoding="utf-8") as f:
         assert '"standby.signal"' in f.read()
@@ -177,7 +178,7 @@ def test_tablespace_in_place(pg, clusters, run, tmp):
     server = clusters.create(pg, allow_in_place_tablespaces="on").start()
     server.sql("CREATE TABLESPACE here LOCATION ''", "CREATE TABLE t TABLESPACE here AS SELECT generate_series(1, 9999) i")
     target = os.path.join(tmp, "copy")
-    matches(run.basebackup("-v", "-D", target, "-c", "fast", *server.address()))
+    matches(run.basebackup("-v", "-D", target, *STREAM, *server.address()))
     assert path_of(server, "t") in paths_below(target)
 
 

@@ -687,16 +687,18 @@ static int run_all(void)
 static bool one_fault(unsigned at)
 {
 	static struct pgr_fault_sys f; /* outlives the sink */
+	bool failed;
 	int rc;
 
 	pgr_fault_sys_init(&f, at, EIO);
 	sys = &f.sys;
 	begin();
 	rc = run_all();
-	ck_assert_int_eq(rc, f.triggered ? PGR_ERR : PGR_OK);
-	if (f.triggered && err.cls == PGR_E_STOPPED)
+	failed = f.triggered && strcmp(f.failed_call, "set_direct") != 0; /* there is another way */
+	ck_assert_int_eq(rc, failed ? PGR_ERR : PGR_OK);
+	if (failed && err.cls == PGR_E_STOPPED)
 		pgr_stop_why(stop, &err);
-	if (f.triggered)
+	if (failed)
 		ck_assert_int_eq(err.cls, PGR_E_SYSTEM);
 	end();
 	return f.triggered;
