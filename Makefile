@@ -136,8 +136,9 @@ UNIT_TESTS = \
 	backup/test_bbstream backup/test_copyrows backup/test_dirsink backup/test_exclude \
 	backup/test_extract backup/test_filelist backup/test_filesum backup/test_inflate backup/test_lane_work \
 	backup/test_lanes backup/test_layout backup/test_listing backup/test_lowlevel backup/test_manifest \
-	backup/test_pagecheck backup/test_ratelimit backup/test_readahead backup/test_recheck \
+	backup/test_packer backup/test_pagecheck backup/test_ratelimit backup/test_readahead backup/test_recheck \
 	backup/test_recovery_conf backup/test_rowsum backup/test_sql backup/test_stream_check backup/test_tar \
+	backup/test_tar_head backup/test_tar_out \
 	backup/test_wal_stream \
 	tools/test_connopts tools/test_message tools/test_signals
 

@@ -144,9 +144,9 @@ static int put_next(struct pgr_packer *p, struct pgr_err *err)
 	pthread_mutex_unlock(&p->lock);
 	rc = put_slot(p, s, err);
 	pthread_mutex_lock(&p->lock);
-	p->putting = false;
 	if (rc != PGR_OK)
-		return PGR_ERR;
+		return PGR_ERR; /* still putting: nobody puts anything behind what failed */
+	p->putting = false;
 	s->state = SLOT_EMPTY;
 	p->put++;
 	pthread_cond_broadcast(&p->settled);

@@ -1,6 +1,6 @@
 """What is compared."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from .data import Data
 
@@ -101,8 +101,12 @@ def _tls(f, data):
 
 
 def _tar(f, data):
-    return Case("tar", "Tar format", "Into tar files (-Ft), not compressed.", data,
-                [_stock(options=["-Ft"]), *_ours(f, (None, 1), options=["-Ft"])], plain=False)
+    # tar comes in one stream, whoever asks
+    one = replace(f, jobs=False)
+    packed = {"options": ["-Ft", "-z"], "suffix": ", gzip"}
+    return Case("tar", "Tar format", "Into tar files (-Ft), not compressed and with gzip here (-z).", data,
+                [_stock(options=["-Ft"]), *_ours(one, (), options=["-Ft"]), _stock(**packed), *_ours(one, (), **packed)],
+                plain=False)
 
 
 def _capped(f, data):
