@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "backup/dirsink.h"
 #include "backup/finish.h"
@@ -329,6 +330,23 @@ static void say_line(void *arg, const char *line)
 	pgr_run_say(arg, "%s", line);
 }
 
+#define SLOT_TRIES   50
+#define SLOT_WAIT_MS 100
+
+/* For a moment after its connection was closed the server still takes the slot for one in use (55006). */
+static int drop_when_free(struct pgr_run *r, struct pgr_client *c, struct pgr_stop *stop, struct pgr_err *err)
+{
+	struct pgr_err ignored;
+	int rc = pgr_client_drop_slot(c, r->opts->slot, err);
+
+	for (int i = 1; rc != PGR_OK && strcmp(err->sqlstate, "55006") == 0 && i < SLOT_TRIES; i++) {
+		if (pgr_stop_wait(stop, r->sys, SLOT_WAIT_MS, &ignored) != PGR_OK)
+			break;
+		rc = pgr_client_drop_slot(c, r->opts->slot, err);
+	}
+	return rc;
+}
+
 /*
  * A permanent slot that this run created holds WAL back on the server for ever: drop it again.  The run's connections
  * and its stop latch are spent, so this is a connection of its own.
@@ -346,7 +364,7 @@ static void drop_slot(struct pgr_run *r)
 	if (rc == PGR_OK)
 		rc = pgr_client_new(&c, t, r->sys, NULL, NULL, &e);
 	if (rc == PGR_OK)
-		rc = pgr_client_drop_slot(c, r->opts->slot, &e);
+		rc = drop_when_free(r, c, stop, &e);
 	if (rc == PGR_OK)
 		pgr_run_say(r, "dropped replication slot \"%s\"", r->opts->slot);
 	else
