@@ -170,7 +170,7 @@ LIBS_DOWN_backup   = $(BUILD)/libbackup.a $(LIBS_DOWN_receiver)
 LIBS_DOWN_tools    = $(BUILD)/libtools.a $(LIBS_DOWN_backup)
 
 .DEFAULT_GOAL := all
-.PHONY: all help unit relay powercut check check-crash check-matrix demo bench fuzz install clean
+.PHONY: all help unit relay rawrecv powercut check check-crash check-matrix demo bench bench-wal fuzz install clean
 
 all: $(PROGRAMS:%=$(BUILD)/%) ## build the programs
 
@@ -219,6 +219,13 @@ $(RELAY): $(call obj,tests/bench/relay.c tests/bench/pipe.c)
 
 relay: $(RELAY)
 
+# What a receiver of WAL could at best reach: it throws away what comes.
+RAWRECV = $(BUILD)/tests/bench/rawrecv
+$(RAWRECV): $(call obj,tests/bench/rawrecv.c) $(LIBS_DOWN_proto)
+	$(CC) -o $@ $^ $(ALL_LIBS)
+
+rawrecv: $(RAWRECV)
+
 # What a power cut would leave: preloaded into the programs under test, so it is never itself sanitized.
 POWERCUT = $(BUILD)/powercut.so
 $(POWERCUT): tests/support/powercut.c
@@ -262,6 +269,11 @@ bench: ## compare with pg_basebackup, into docs/BENCHMARKS.md (about an hour, on
 	@tests/support/install-deps.sh check
 	@$(MAKE) --no-print-directory all relay
 	@/usr/bin/python3 tests/bench/bench.py $(BENCH_OPTIONS)
+
+bench-wal: ## compare with pg_receivewal, into docs/BENCHMARKS-WAL.md (about an hour and a half, on a quiet machine)
+	@tests/support/install-deps.sh check
+	@$(MAKE) --no-print-directory all rawrecv powercut
+	@/usr/bin/python3 tests/bench/bench_wal.py $(BENCH_OPTIONS)
 
 fuzz: ## build the fuzz targets with libFuzzer, in build/fuzz
 	@$(MAKE) --no-print-directory CC=clang BUILD=build/fuzz SANITIZE=fuzzer-no-link,address,undefined $(FUZZ_TARGETS:%=build/fuzz/%)

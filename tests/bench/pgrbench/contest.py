@@ -1,9 +1,8 @@
 """Runs a case: every contestant once a round, in the opposite order in every other round."""
 
 import os
-import time
 
-from . import machine, meter
+from . import machine, meter, turns
 from .cases import STOCK
 from pgrtest.relay import Relay, socket_of
 
@@ -25,16 +24,17 @@ class Contest:
         """{contestant: {"runs": [measurement...]} or {"runs": ..., "error": text}}, and facts of the data."""
         server = self.servers.running(case.data)
         relays = {name: Relay(self.place, socket_of(server), **options) for name, options in case.relays.items()}
-        results = {c.name: {"runs": []} for c in case.contestants}
-        started = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
+        started = turns.now()
         copies = []
+
+        def turn(contestant, number, results):
+            if not case.keep:
+                self._discard(copies)
+            copies.append(self.place.directory())
+            return self._measure(_Turn(case, contestant, server, relays, number), results, copies[-1])
+
         try:
-            for number in range(1, rounds + 1):
-                order = case.contestants if number % 2 else case.contestants[::-1]
-                for contestant in order:
-                    self._turn(_Turn(case, contestant, server, relays, number), rounds, results, copies)
-                    if not case.keep:
-                        self._discard(copies)
+            results = turns.take_turns(case, rounds, turn, self._tell)
         finally:
             self._discard(copies)
             for relay in relays.values():
@@ -45,22 +45,8 @@ class Contest:
         while copies:
             self.place.discard(copies.pop())
 
-    def _turn(self, turn, rounds, results, copies):
-        result = results[turn.contestant.name]
-        if "error" in result:
-            return
-        try:
-            copies.append(self.place.directory())
-            measured = self._measure(turn, results, copies[-1])
-        except (meter.Failed, AssertionError) as e:
-            result["error"] = str(e)
-            self._tell(f"{turn.case.key} {turn.number}/{rounds}  {turn.contestant.name}: {e}")
-            return
-        result["runs"].append({"round": turn.number, **measured})
-        self._tell(f"{turn.case.key} {turn.number}/{rounds}  {turn.contestant.name:32} {measured['seconds']:8.2f} s")
-
     def _measure(self, turn, results, target):
-        server_pid = _postmaster(turn.server)
+        server_pid = meter.postmaster(turn.server)
         turn.server.sql("CHECKPOINT")
         machine.warm(turn.server.data)
         machine.settle(target)
@@ -104,11 +90,6 @@ class _Turn:
         elif via in self.relays:
             values["port"] = self.relays[via].port
         return " ".join(f"{name}={value}" for name, value in values.items())
-
-
-def _postmaster(server):
-    with open(os.path.join(server.data, "postmaster.pid"), encoding="utf-8") as f:
-        return int(f.readline())
 
 
 def _copied(results):

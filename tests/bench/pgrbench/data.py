@@ -53,21 +53,36 @@ END $$
 
 
 class Data:
-    """What a server holds: `gigabytes` in tables of several sizes, or `tables` small ones."""
+    """What a server holds: `gigabytes` in tables of several sizes, or `tables` small ones.
+
+    filling, measured    settings of the server while it is filled, and afterwards
+    initdb               more options of initdb
+    """
+
+    filling, measured = FILLING, MEASURED
 
     def __init__(self, gigabytes=0.0, tables=0, checksums=True):
         self.gigabytes, self.tables, self.checksums = gigabytes, tables, checksums
+
+    @property
+    def initdb(self):
+        return ["--data-checksums"] if self.checksums else []
 
     @property
     def name(self):
         size = f"{self.tables}-tables" if self.tables else f"{self.gigabytes:g}-gb"
         return size if self.checksums else f"{size}-no-checksums"
 
+    def prepare(self, server):
+        """Before its first start."""
+
     def fill(self, server):
+        """Returns what is to be told of it beyond the size of the directory."""
         if self.tables:
             self._fill_small(server)
         else:
             self._fill_large(server)
+        return {}
 
     def _fill_large(self, server):
         """Half of it in one table, a quarter in a second one with an index on top, the rest in 13 tables."""
@@ -120,7 +135,8 @@ class Servers:
         server = self._known.get(data.name) or self._find(data)
         if not server.running():
             self.stop()
-            self._configure(server, MEASURED, **self._certificates.settings())
+            tls = self._certificates.settings() if self._certificates else {}
+            self._configure(server, data.measured, **tls)
             server.start()
         return server
 
@@ -147,19 +163,20 @@ class Servers:
         self._tell(f"filling a server: {data.name}")
         shutil.rmtree(path, ignore_errors=True)
         place.call([self._install.program("initdb"), "-D", path, "-N", "-U", "postgres", "-A", "trust", "-E", "UTF8",
-                    "--locale=C", *(["--data-checksums"] if data.checksums else [])])
+                    "--locale=C", *data.initdb])
         server = self._clusters.adopt(self._install, path)
         server.configure(include="'bench.conf'")
         server.set_hba(HBA)
-        self._configure(server, FILLING)
+        self._configure(server, data.filling)
+        data.prepare(server)
         server.start()
         server.sql("CREATE ROLE repl LOGIN REPLICATION")
-        data.fill(server)
+        more = data.fill(server)
         server.sql("CHECKPOINT")
         server.stop()
         wal = machine.tree_bytes(os.path.join(path, "pg_wal"))
         found = {"bytes": machine.tree_bytes(path) - wal, "files": machine.tree_files(path),
-                 "compresses": round(machine.compresses(path), 2)}
+                 "compresses": round(machine.compresses(path), 2), **more}
         with open(f"{path}.json", "w", encoding="utf-8") as f:
             json.dump(found, f)
 

@@ -31,7 +31,12 @@ def speed(result):
     return Spread.of([run["copied"] / run["seconds"] for run in result["runs"]])
 
 
+def ratio(result, other, value):
+    """value(run) of this one by the other's, round by round, for they share the hour's disturbances."""
+    theirs = {run["round"]: value(run) for run in other["runs"]}
+    return Spread.of([value(run) / theirs[run["round"]] for run in result["runs"] if theirs.get(run["round"])])
+
+
 def times_as_fast(result, other):
-    """The other's time by this one's, round by round, for they share the hour's disturbances."""
-    theirs = {run["round"]: run["seconds"] for run in other["runs"]}
-    return Spread.of([theirs[run["round"]] / run["seconds"] for run in result["runs"] if run["round"] in theirs])
+    """The other's time by this one's."""
+    return ratio(result, other, lambda run: 1 / run["seconds"])

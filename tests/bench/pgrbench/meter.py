@@ -8,6 +8,8 @@ A measurement is a dictionary:
     stolen_cpu      taken away by the hypervisor
     memory          peak resident bytes, summed over the program's processes
     wire            bytes over the loopback; None for what does not use it
+    written         bytes that the program and its children gave the kernel to write to a disk (write_bytes in
+                    /proc/PID/io): a page of the cache counts when it becomes dirty, again after it was written out
 """
 
 import mmap
@@ -26,6 +28,11 @@ SAMPLE_SECONDS = 0.05
 
 class Failed(Exception):
     """A program that was to be measured did not do what it should."""
+
+
+def postmaster(server):
+    with open(os.path.join(server.data, "postmaster.pid"), encoding="utf-8") as f:
+        return int(f.readline())
 
 
 def _stat(pid):
@@ -52,7 +59,21 @@ def family_seconds(pid):
     return _seconds(_stat(pid)) + sum(_seconds(stat) for stat in _children(pid).values())
 
 
-def _peak(pid):
+def family_written(pid):
+    """Bytes that a process and its living children gave the kernel to write to a disk."""
+    return sum(_written(p) for p in [pid, *_descendants(pid)])
+
+
+def _written(pid):
+    try:
+        with open(f"/proc/{pid}/io", encoding="utf-8") as f:
+            return sum(int(line.split()[1]) for line in f if line.startswith("write_bytes:"))
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return 0
+
+
+def peak(pid):
+    """Of its resident bytes."""
     try:
         with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as f:
             for line in f:
@@ -82,7 +103,7 @@ class _Memory:
 
     def sample(self):
         for pid in [self._pid, *_descendants(self._pid)]:
-            self._peaks[pid] = max(self._peaks.get(pid, 0), _peak(pid))
+            self._peaks[pid] = max(self._peaks.get(pid, 0), peak(pid))
 
     def total(self):
         return sum(self._peaks.values())
@@ -151,6 +172,7 @@ def _measurement(seconds, usage, counted, memory, over_network):
         "stolen_cpu": counted["stolen_cpu"],
         "memory": memory,
         "wire": counted["wire"] if over_network else None,
+        "written": usage.ru_oublock * 512,
     }
 
 

@@ -1,11 +1,7 @@
 """docs/BENCHMARKS.md and its drawings, from the results of one or several runs of the benchmark."""
 
-import os
-import re
-import textwrap
-
-from . import plot
-from .figures import Spread, speed, spread, times_as_fast
+from . import parts, plot
+from .figures import speed, spread, times_as_fast
 
 MB, GB, MIB = 1e6, 1e9, 1 << 20
 
@@ -76,17 +72,16 @@ class Page:
         self._cases = [(case, results["cases"][key]) for key, case in cases.items() if key in results["cases"]]
 
     def write(self, directory):
-        os.makedirs(directory, exist_ok=True)
         for case, measured in self._cases:
-            _write(os.path.join(directory, f"bench-{case.key}.svg"), self._plot(case, measured))
-        _write(os.path.join(directory, "BENCHMARKS.md"), self.text())
+            parts.write(directory, f"bench-{case.key}.svg", self._plot(case, measured))
+        parts.write(directory, "BENCHMARKS.md", self.text())
 
     def text(self):
         network = "in a network namespace of its own" if self._results["own_network"] else "shared with other programs"
-        parts = [INTRODUCTION, self._summary(), self._machine(), METHOD.format(network=network), "## Results\n"]
-        parts += [self._case(case, measured) for case, measured in self._cases]
-        parts += [self._worse(), AGAIN.format(results=self._name)]
-        return "\n".join(part for part in parts if part)
+        pieces = [INTRODUCTION, self._summary(), self._machine(), METHOD.format(network=network), "## Results\n"]
+        pieces += [self._case(case, measured) for case, measured in self._cases]
+        pieces += [self._worse(), AGAIN.format(results=self._name)]
+        return "\n".join(piece for piece in pieces if piece)
 
     # ---- parts of the page
 
@@ -97,7 +92,7 @@ class Page:
             for name, ratio in self._best(case, measured):
                 seconds, base = (spread(measured["contestants"][n], "seconds")
                                  for n in (name, case.contestant(name).against))
-                cells = (f"{case.title}: {_code(name)}", base.text(2), seconds.text(2), f"**{ratio.text(2)}**")
+                cells = (f"{case.title}: {parts.code(name)}", base.text(2), seconds.text(2), f"**{ratio.text(2)}**")
                 lines.append(f"| {' | '.join(cells)} |")
         return "\n".join([*lines, ""])
 
@@ -112,39 +107,15 @@ class Page:
         return best.values()
 
     def _machine(self):
-        m, v = self._results["machine"], self._results["versions"]
-        kind = "Virtual machine" if m["hypervisor"] else "Machine"
-        lines = [
-            "## The machine", "",
-            f"- {kind}, {m['processors']} processors ({m['processor']}),",
-            f"  {m['memory_bytes'] / (1 << 30):.0f} GiB of memory; {m['system']}, kernel {m['kernel']}.",
-            "  Client, server and relay share it.",
-            f"- Server's data and copies on one disk, {m['file_system']}.",
-            f"- Server: PostgreSQL {v['server']}; {v['stock']};",
-            f"  {v['ours']}, commit {v['commit']}; {m['openssl']}.",
-            *self._caveats(), "",
-        ]
-        return "\n".join(lines)
+        return "\n".join([*parts.machine(self._results, "Client, server and relay"), *self._caveats(), ""])
 
     def _caveats(self):
         caveats = []
         if self._results["machine"]["hypervisor"]:
-            caveats.append(
-                "- **The host is shared and noisy.** Others use the same disk and processors, one does not see when.\n"
-                "  That is why the programs take turns, why the spread is shown, and why single figures mean little.\n"
-                + self._noise())
+            results = [r for _, measured in self._cases for r in measured["contestants"].values()]
+            caveats += [parts.NOISY, parts.noise([run for result in results for run in result["runs"]])]
         caveats += self._slow_page_cache()
         return caveats
-
-    def _noise(self):
-        results = [r for _, measured in self._cases for r in measured["contestants"].values()]
-        runs = [run for result in results for run in result["runs"]]
-        elsewhere = Spread.of([run["elsewhere_cpu"] / run["seconds"] for run in runs])
-        stolen = Spread.of([run["stolen_cpu"] / run["seconds"] for run in runs])
-        if elsewhere is None:
-            return ""
-        return ("  During a run, processes other than those measured, and the kernel's own threads, used\n"
-                f"  {elsewhere.text(2)} processors, and the hypervisor withheld {stolen.text(2)}.")
 
     def _slow_page_cache(self):
         found = {c.program: speed(measured["contestants"].get(c.name, {"runs": []}))
@@ -156,8 +127,8 @@ class Page:
         if raw < 1.5 * cp:
             return []
         return [f"- **Its page cache is slow.** Files copied through it and synced get {cp:.0f} MB/s, where a write",
-                f"  past it gets {raw:.0f} MB/s. `pg_basebackup` writes through the page cache, `pgr-basebackup` past it",
-                "  where it can; on a machine with a fast page cache and a slow disk the difference is smaller."]
+                f"  past it gets {raw:.0f} MB/s. `pg_basebackup` writes through the page cache, `pgr-basebackup`",
+                "  past it where it can; on a machine with a fast page cache and a slow disk the difference is smaller."]
 
     def _case(self, case, measured):
         data = measured["data"]
@@ -165,18 +136,11 @@ class Page:
             f"### {case.title}", "",
             f"{case.about}",
             f"{data['bytes'] / GB:.2f} GB in {data['files']:,} files, which zlib's level 1 makes "
-            f"{data['compresses']:.1f} times smaller. {_rounds(measured)}, begun {measured['started']}.", "",
+            f"{data['compresses']:.1f} times smaller. {parts.rounds(measured)}, begun {measured['started']}.", "",
             f"![{case.title}](bench-{case.key}.svg)", "",
-            "| " + " | ".join(COLUMNS) + " |", "|---" + "|--:" * (len(COLUMNS) - 1) + "|",
+            *parts.table(COLUMNS, [self._row(case, measured, c, r) for c, r in parts.measured_ones(case, measured)]),
         ]
-        errors = []
-        for c in case.contestants:
-            result = measured["contestants"].get(c.name)
-            if result and result["runs"]:
-                lines.append(self._row(case, measured, c, result))
-            if result and "error" in result:
-                errors.append(f"{_code(c.name)} failed: {_without_paths(result['error'])}")
-        return "\n".join([*lines, "", *self._beside(case, measured), *(f"{e}\n" for e in errors)])
+        return "\n".join([*lines, "", *self._beside(case, measured), *parts.errors(case, measured)])
 
     @staticmethod
     def _beside(case, measured):
@@ -185,19 +149,18 @@ class Page:
             mine, its = (measured["contestants"].get(n, {"runs": []}) for n in (name, other))
             longer = times_as_fast(its, mine)
             if longer:
-                lines.append(f"- {_code(name)} takes {longer.text(2)} times as long as {_code(other)}.")
+                lines.append(f"- {parts.code(name)} takes {longer.text(2)} times as long as {parts.code(other)}.")
         return [*lines, ""] if lines else []
 
     @staticmethod
     def _row(case, measured, c, result):
         ratio = _ratio(case, measured, c)
-        cells = [
-            _code(c.name), spread(result, "seconds").text(2), ratio.text(2) if ratio else "",
+        return [
+            parts.code(c.name), spread(result, "seconds").text(2), ratio.text(2) if ratio else "",
             speed(result).text(0, MB), spread(result, "client_cpu").text(2),
             spread(result, "server_cpu").text(2) if c.program in ("stock", "ours") else "",
-            _optional(spread(result, "memory"), 0, MIB), _optional(spread(result, "wire"), 0, MB),
+            parts.optional(spread(result, "memory"), 0, MIB), parts.optional(spread(result, "wire"), 0, MB),
         ]
-        return "| " + " | ".join(cells) + " |"
 
     def _worse(self):
         """Everything in which a way of ours is behind what it is compared with."""
@@ -207,13 +170,12 @@ class Page:
                 mine, other = (measured["contestants"].get(name, {"runs": []}) for name in (c.name, c.against))
                 behind = [text for text in (_behind(q, mine, other) for q in QUANTITIES) if text]
                 if behind:
-                    lines.append(f"- {case.title}, {_code(c.name)}: {'; '.join(behind)}.")
+                    lines.append(f"- {case.title}, {parts.code(c.name)}: {'; '.join(behind)}.")
         return "\n".join([WORSE, *(lines or ["- nothing"]), ""])
 
     @staticmethod
     def _plot(case, measured):
-        rows = [(c.name, c.program, spread(measured["contestants"][c.name], "seconds")) for c in case.contestants
-                if measured["contestants"].get(c.name, {"runs": []})["runs"]]
+        rows = [(c.name, c.program, spread(result, "seconds")) for c, result in parts.measured_ones(case, measured)]
         return plot.bars(case.title, rows)
 
 
@@ -230,27 +192,3 @@ def _ratio(case, measured, c):
         return None
     mine, other = (measured["contestants"].get(name) for name in (c.name, c.against))
     return times_as_fast(mine, other) if mine and other else None
-
-
-def _rounds(measured):
-    most = max(len(result["runs"]) for result in measured["contestants"].values())
-    return f"{most} round{'s' if most != 1 else ''}"
-
-
-def _code(name):
-    program, comma, rest = name.partition(",")
-    return f"`{program}`{comma}{rest}"
-
-
-def _optional(value, digits, scale):
-    return value.text(digits, scale) if value else ""
-
-
-def _without_paths(text):
-    """The first words of an error; where things lay on this machine is nobody's concern."""
-    return textwrap.shorten(re.sub(r"/[\w./+-]+", "...", text), 300)
-
-
-def _write(path, text):
-    with open(path, "w", encoding="utf-8") as f:
-        f.write(text)

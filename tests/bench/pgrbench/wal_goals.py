@@ -1,0 +1,84 @@
+"""What pgr-receivewal is to reach, and what it has reached."""
+
+from dataclasses import dataclass
+
+from .figures import Spread, ratio, spread, times_as_fast
+from .wal_cases import OURS, STANDBY, STOCK
+
+SYNC_OURS, SYNC_STOCK = f"{OURS} --synchronous", f"{STOCK} --synchronous"
+
+
+@dataclass(frozen=True)
+class Goal:
+    """`found` is to be at least, or at most, the bound; None: not measured."""
+
+    what: str
+    found: Spread
+    bound: float
+    at_most: bool = False
+
+    @property
+    def reached(self):
+        return self.found.middle <= self.bound if self.at_most else self.found.middle >= self.bound
+
+    @property
+    def wanted(self):
+        return f"at {'most' if self.at_most else 'least'} {self.bound:g}"
+
+
+def goals(cases):
+    """cases: {key: what a contest returned}.  Only what was measured."""
+    found = _catchup(cases.get("catchup"))
+    for key, disk in (("commit", "this disk"), ("slow", "a slow disk")):
+        found += _commits(cases.get(key), disk, key == "slow")
+    found += _start(cases.get("start"))
+    return [goal for goal in found if goal.found is not None]
+
+
+def per_wal_byte(quantity, result):
+    return Spread.of([run[quantity] / run["copied"] for run in result["runs"] if run[quantity] is not None])
+
+
+def of_clients(result, clients):
+    """The same result, with what was measured with so many clients in the place of its runs."""
+    return {"runs": [{"round": run["round"], **run["clients"][clients]} for run in result["runs"]]}
+
+
+def _pair(case, mine, other):
+    results = case["contestants"] if case else {}
+    return [results.get(name, {"runs": []}) for name in (mine, other)]
+
+
+def _catchup(case):
+    mine, stock = _pair(case, OURS, STOCK)
+    return [Goal(f"Catching up: times as fast as `{STOCK}`", times_as_fast(mine, stock), 2),
+            Goal("Catching up: bytes that the device writes for a byte of WAL", per_wal_byte("device", mine), 1.05,
+                 True)]
+
+
+def _commits(case, disk, slow):
+    found = []
+    for clients in map(str, case["data"]["clients"] if case else []):
+        who = f"{clients} client{'s' if clients != '1' else ''} on {disk}"
+        mine, stock = (of_clients(r, clients) for r in _pair(case, SYNC_OURS, SYNC_STOCK))
+        standby = of_clients(_pair(case, STANDBY, STOCK)[0], clients)
+        found.append(Goal(f"{who}: commits a second by those of `{SYNC_STOCK}`", ratio(mine, stock, _tps), 1))
+        found.append(Goal(f"{who}: commits a second by those of a hot standby", ratio(mine, standby, _tps), 0.95))
+        if slow:
+            found.append(Goal(f"{who}: p99 by that of `{SYNC_STOCK}`", ratio(mine, stock, lambda run: run["p99"]), 0.7,
+                              True))
+    return found
+
+
+def _tps(run):
+    return run["tps"]
+
+
+def _start(case):
+    found = []
+    for name in (OURS, f"{OURS}, mixed"):
+        mine, _ = _pair(case, name, STOCK)
+        number = f"{case['data']['files']:,}" if case else ""
+        what = "compressed and uncompressed segments" if name.endswith("mixed") else "segments"
+        found.append(Goal(f"Start in an archive of {number} {what}, s", spread(mine, "seconds"), 1, True))
+    return found
