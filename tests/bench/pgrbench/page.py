@@ -128,7 +128,7 @@ class Page:
             return []
         return [f"- **Its page cache is slow.** Files copied through it and synced get {cp:.0f} MB/s, where a write",
                 f"  past it gets {raw:.0f} MB/s. `pg_basebackup` writes through the page cache, `pgr-basebackup`",
-                "  past it where it can; on a machine with a fast page cache and a slow disk the difference is smaller."]
+                "  past it where it can; with a fast page cache and a slow disk the difference is smaller."]
 
     def _case(self, case, measured):
         data = measured["data"]

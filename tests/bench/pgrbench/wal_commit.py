@@ -84,7 +84,8 @@ class Commit:
                 _name_synchronous(server, f"'{NAME}'")
                 state = f"SELECT sync_state, flush_lsn >= '{server.lsn()}' FROM pg_stat_replication"
                 wait_until(lambda: "sync|t" in server.sql(state) or not running(), f"{contestant.name} is synchronous")
-                yield pid
+                if running():
+                    yield pid
                 if not running():
                     raise meter.Failed(f"{contestant.name} ended")
             finally:

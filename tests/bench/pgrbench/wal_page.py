@@ -33,12 +33,12 @@ Catching up:
   /proc/PID/io; a page of the cache counts when it becomes dirty, and again if it does so after it was written out). "By
   the device" is what the disk says that it has written from the start to a sync at the end, and so has the file
   system's journal in it, and whatever others wrote meanwhile.
-- In the first round the segments of `pgr-receivewal` and `pg_receivewal` are compared with the server's own, byte for
-  byte, outside the time.
+- In the first round the segments are compared with the server's own, byte for byte, outside the time; of compressed
+  ones every sixteenth.
 
 Commits:
 
-- `pgbench` commits single-row inserts, prepared, through a Unix socket, with 1, 8 and 64 clients, and logs each
+- `pgbench` commits single-row inserts, prepared, through a Unix socket, with one and with several clients, and logs each
   transaction; the percentiles are computed from these logs. The primary runs as shipped (its own fsync included), with
   segments of 16 MB, and no checkpoint in a run. Primary and standby have segments ready for what comes, as checkpoints
   leave them on a server that has run for a while; the receivers make theirs, as they always have to.
