@@ -40,8 +40,8 @@ Commits:
 
 - `pgbench` commits single-row inserts, prepared, through a Unix socket, with one and with several clients, and logs
   each transaction; the percentiles are computed from these logs. The primary runs as shipped (its own fsync included),
-  with segments of 16 MB, and no checkpoint in a run. Primary and standby have segments ready for what comes, as checkpoints
-  leave them on a server that has run for a while; the receivers make theirs, as they always have to.
+  with segments of 16 MB, and no checkpoint in a run. Primary and standby have segments ready for what comes, as
+  checkpoints leave them on a server that has run for a while; the receivers make theirs, as they always have to.
 - Beside the clients, one session writes WAL at a steady rate without waiting for it ({beside}), so that
   segments end often enough to be seen in the percentiles, however few commits there are. The tables say how many ended
   in a run.
