@@ -1,7 +1,9 @@
 #include "backup/tar_out.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -25,6 +27,7 @@ struct pgr_tar_out {
 	struct pgr_sink_file *file; /* NULL: a descriptor, or the end was reached */
 	struct pgr_packer *packer;  /* NULL: blocks go into the file as they are */
 	bool regular;		    /* the descriptor is a regular file: it can be waited for without poll */
+	int pipe;		    /* the same pipe, opened again so that it does not block; -1: none */
 	struct pgr_block *in;	    /* being filled by the owner; NULL: none */
 	struct pgr_block *gather;   /* compressed bytes that do not fill a block yet; NULL: none */
 	uint64_t off;		    /* in the file: of the next block posted */
@@ -84,16 +87,24 @@ static int await_writable(struct pgr_tar_out *o, struct pgr_err *err)
 	return PGR_OK;
 }
 
-static int write_waiting(struct pgr_tar_out *o, const uint8_t *data, size_t len, struct pgr_err *err)
+/* As much as goes: all that a pipe takes, or what a descriptor that may block takes for sure. */
+static ssize_t write_some(struct pgr_tar_out *o, const uint8_t *data, size_t len)
 {
 	const struct pgr_sys *sys = o->opts.sys;
 
+	if (o->pipe >= 0)
+		return sys->write(sys, o->pipe, data, len);
+	return sys->write(sys, o->opts.fd, data, len < PIPE_BYTES ? len : PIPE_BYTES);
+}
+
+static int write_waiting(struct pgr_tar_out *o, const uint8_t *data, size_t len, struct pgr_err *err)
+{
 	while (len > 0) {
 		ssize_t n;
 
 		if (await_writable(o, err) != PGR_OK)
 			return PGR_ERR;
-		n = sys->write(sys, o->opts.fd, data, len < PIPE_BYTES ? len : PIPE_BYTES);
+		n = write_some(o, data, len);
 		if (n < 0 && errno != EINTR && errno != EAGAIN)
 			return pgr_err_sys(err, errno, "could not write to %s", o->opts.path);
 		if (n > 0) {
@@ -130,6 +141,18 @@ static int open_packer(struct pgr_tar_out *o, struct pgr_err *err)
 	return pgr_packer_new(&o->packer, o->opts.pool, o->opts.stop, &po, err);
 }
 
+/*
+ * Not to block is a property of the open file, which is shared with whoever gave it to us: so the pipe is opened once
+ * more (proc(5), /proc/pid/fd).  Where that is not possible small writes do.
+ */
+static void open_pipe_again(struct pgr_tar_out *o)
+{
+	char name[32];
+
+	snprintf(name, sizeof(name), "/proc/self/fd/%d", o->opts.fd);
+	o->pipe = o->opts.sys->openat(o->opts.sys, AT_FDCWD, name, O_WRONLY | O_NONBLOCK | O_CLOEXEC, 0);
+}
+
 static int open_output(struct pgr_tar_out *o, struct pgr_err *err)
 {
 	const struct pgr_tar_out_opts *opts = &o->opts;
@@ -140,6 +163,8 @@ static int open_output(struct pgr_tar_out *o, struct pgr_err *err)
 	if (opts->sys->fstat(opts->sys, opts->fd, &st) != 0)
 		return pgr_err_sys(err, errno, "could not stat %s", opts->path);
 	o->regular = S_ISREG(st.st_mode);
+	if (S_ISFIFO(st.st_mode))
+		open_pipe_again(o);
 	return PGR_OK;
 }
 
@@ -151,6 +176,7 @@ int pgr_tar_out_new(struct pgr_tar_out **out, const struct pgr_tar_out_opts *opt
 	if (o == NULL)
 		return pgr_err_nomem(err);
 	o->opts = *opts;
+	o->pipe = -1;
 	if (open_output(o, err) != PGR_OK || open_packer(o, err) != PGR_OK) {
 		pgr_tar_out_free(o);
 		return PGR_ERR;
@@ -168,6 +194,8 @@ void pgr_tar_out_free(struct pgr_tar_out *o)
 	pgr_pool_put(o->opts.pool, o->gather);
 	if (o->file != NULL)
 		pgr_dirsink_abandon(o->opts.sink, &o->file);
+	if (o->pipe >= 0) /* what was written through it is in the pipe */
+		(void)o->opts.sys->close(o->opts.sys, o->pipe);
 	free(o);
 }
 
