@@ -72,6 +72,39 @@ def populated(server):
     return server
 
 
+def test_file_made_ahead_by_a_killed_run(source, run, tmp):
+    """Whatever a killed run left under the name of the next segment's file, it is nobody's WAL."""
+    ahead, size = os.path.join(tmp, wal.AHEAD), source.segment_bytes()
+    source.place.write(ahead, "left behind")
+    arguments = ["-D", tmp, "--synchronous", *source.address()]
+    receiver = run.start_receivewal(*arguments)
+    new_segments(source, tmp, 1)
+    wait_until(lambda: os.path.exists(ahead) and os.path.getsize(ahead) == size, "the next segment is prepared")
+    receiver.end()
+    assert os.path.exists(ahead)
+    wait_until(lambda: not source.senders(), "the server has noticed")
+    receiver = run.start_receivewal(*arguments)
+    new_segments(source, tmp, 1)
+    end = source.lsn()
+    wait_flushed(source, end)
+    stop(receiver)
+    assert not os.path.exists(ahead)
+    wal.assert_received(tmp, source, end)
+
+
+def test_server_shuts_down(source, run, tmp):
+    """A clean shutdown waits until all is flushed, without --synchronous too: then all of it is here."""
+    run.receivewal("--create-slot", "-S", "keep", *source.address())
+    receiver = run.start_receivewal("-D", tmp, "-n", "-s", "0", "-S", "keep", *source.address())
+    wait_until(source.senders, "it streams")
+    new_segments(source, tmp, 1)
+    source.stop()
+    receiver.wait()
+    source.start()
+    high, low = source.sql("SELECT checkpoint_lsn FROM pg_control_checkpoint()").split("/")
+    wal.assert_received(tmp, source, f"{high}/{int(low, 16) + 1:X}")
+
+
 @pytest.mark.parametrize("mode", ["fast", "immediate"])
 def test_server_restarts(source, run, tmp, mode):
     """It comes back by itself."""

@@ -58,7 +58,7 @@ struct witness {
 	int direct_open_errno;
 	int direct_read_errno;
 	bool disk_has_zeros; /* what was read past the cache */
-	int direct_fd;
+	atomic_int direct_fd;
 };
 
 static struct witness *of(const struct pgr_sys *sys)
