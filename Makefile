@@ -118,6 +118,7 @@ TOOLS_SRC = \
 	tools/progress.c \
 	tools/receivewal_options.c \
 	tools/signals.c \
+	tools/syncnames.c \
 	tools/walverify.c
 
 PROGRAMS = pgr-basebackup pgr-receivewal
@@ -140,7 +141,7 @@ UNIT_TESTS = \
 	backup/test_recovery_conf backup/test_rowsum backup/test_sql backup/test_stream_check backup/test_tar \
 	backup/test_tar_head backup/test_tar_out \
 	backup/test_wal_stream \
-	tools/test_connopts tools/test_message tools/test_signals
+	tools/test_connopts tools/test_message tools/test_signals tools/test_syncnames
 
 FUZZ_TARGETS = fuzz_copydata fuzz_history fuzz_manifest fuzz_session fuzz_tar fuzz_walcheck
 

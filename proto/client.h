@@ -126,6 +126,9 @@ struct pgr_system_id {
 /* IDENTIFY_SYSTEM. */
 int pgr_client_identify(struct pgr_client *c, struct pgr_system_id *out, struct pgr_err *err) PGR_MUST_USE;
 
+/* SHOW: the setting's value as the server shows it, replacing what is in `out`.  From 10 on (PGR_CAP_SHOW). */
+int pgr_client_show(struct pgr_client *c, const char *name, struct pgr_buf *out, struct pgr_err *err) PGR_MUST_USE;
+
 /* wal_segment_size in bytes (SHOW from 10, 16 MB before); PGR_E_PROTOCOL when it is not a legal one. */
 int pgr_client_wal_segment_size(struct pgr_client *c, uint32_t *out, struct pgr_err *err) PGR_MUST_USE;
 

@@ -285,6 +285,18 @@ static int show(struct pgr_client *c, const char *name, const char *what, struct
 	return rc;
 }
 
+int pgr_client_show(struct pgr_client *c, const char *name, struct pgr_buf *out, struct pgr_err *err)
+{
+	struct pgr_result *r = NULL;
+	int rc = show(c, name, name, &r, err);
+
+	out->len = 0;
+	if (rc == PGR_OK)
+		rc = pgr_buf_puts(out, must_have(r, 0, NULL), err);
+	pgr_result_free(r);
+	return rc;
+}
+
 /* "16MB", "1GB": digits and a unit, as GUC_UNIT_BYTE is shown. */
 static int decode_segment_size(const char *s, uint32_t *out, struct pgr_err *err)
 {

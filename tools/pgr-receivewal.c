@@ -21,6 +21,7 @@
 #include "proto/caps.h"
 #include "proto/client.h"
 #include "proto/transport.h"
+#include "receiver/history.h"
 #include "receiver/receiver.h"
 #include "receiver/scan.h"
 #include "receiver/walfile.h"
@@ -30,6 +31,7 @@
 #include "tools/message.h"
 #include "tools/receivewal_options.h"
 #include "tools/signals.h"
+#include "tools/syncnames.h"
 #include "tools/version.h"
 #include "tools/walverify.h"
 
@@ -307,7 +309,33 @@ static int check_owner(const struct receive *r, int dirfd, const struct pgr_wals
 	return pgr_err_hint(err, "Receive the WAL of another cluster into a directory of its own.");
 }
 
-/* What the directory says, else the slot, else the server's present position. */
+/* The timeline that holds a position of the server's history: streaming begins there and follows the promotions. */
+static int find_timeline(struct receive *r, pgr_lsn start, pgr_tli *tli, struct pgr_err *err)
+{
+	struct pgr_history h;
+	char *content;
+	size_t len;
+	int rc;
+
+	*tli = r->id.tli;
+	if (r->id.tli == 1)
+		return PGR_OK;
+	if (pgr_client_timeline_history(r->client, r->id.tli, &content, &len, err) != PGR_OK)
+		return PGR_ERR;
+	rc = pgr_history_parse(&h, r->id.tli, content, len, err);
+	free(content);
+	if (rc != PGR_OK)
+		return PGR_ERR;
+	for (size_t i = 0; i < h.n; i++) {
+		*tli = h.entries[i].tli;
+		if (h.entries[i].end == PGR_LSN_INVALID || h.entries[i].end > start)
+			break;
+	}
+	pgr_history_fini(&h);
+	return PGR_OK;
+}
+
+/* What the directory says, else --startpos, else the slot, else the server's present position. */
 static int find_start(struct receive *r, int dirfd, pgr_lsn *start, pgr_tli *tli, struct pgr_err *err)
 {
 	struct pgr_walscan scan;
@@ -320,6 +348,10 @@ static int find_start(struct receive *r, int dirfd, pgr_lsn *start, pgr_tli *tli
 		*start = scan.start;
 		*tli = scan.tli;
 		return check_owner(r, dirfd, &scan, err);
+	}
+	if (r->opt->startpos != PGR_LSN_INVALID) {
+		*start = pgr_lsn_segstart(r->opt->startpos, r->segment_bytes);
+		return find_timeline(r, *start, tli, err);
 	}
 	*start = PGR_LSN_INVALID;
 	if (r->opt->slot != NULL && pgr_cap_has(pgr_client_version(r->client), PGR_CAP_READ_SLOT) &&
@@ -465,7 +497,8 @@ static int stream_once(struct receive *r, enum pgr_receiver_end *how, int64_t *l
 	*lived_ms = 0;
 	if (r->client == NULL && reconnect(r, err) != PGR_OK)
 		return PGR_ERR;
-	if (prepare_receiver(r, err) != PGR_OK || check_timeline(r, err) != PGR_OK)
+	if (prepare_receiver(r, err) != PGR_OK || check_timeline(r, err) != PGR_OK ||
+	    pgr_syncnames_warn(r->client, &r->msg, r->opt->synchronous, r->opt->slot != NULL, err) != PGR_OK)
 		return PGR_ERR;
 	if (!set_streaming(r, true))
 		return pgr_err_set(err, PGR_E_STOPPED, "stopped");
@@ -586,6 +619,9 @@ static int begin(struct receive *r, struct pgr_err *err)
 	if (r->opt->drop_slot || r->opt->create_slot)
 		return create_or_drop_slot(r, err);
 	if (check_version(pgr_client_version(r->client), err) != PGR_OK)
+		return PGR_ERR;
+	/* it holds WAL from now on, not only from the first connection that uses it */
+	if (r->opt->ensure_slot && pgr_client_create_slot(r->client, r->opt->slot, false, true, true, err) != PGR_OK)
 		return PGR_ERR;
 	return pgr_client_wal_segment_size(r->client, &r->segment_bytes, err);
 }

@@ -9,7 +9,17 @@
 #include "tools/message.h"
 #include "tools/version.h"
 
-enum { OPT_CREATE_SLOT = 256, OPT_DROP_SLOT, OPT_IF_NOT_EXISTS, OPT_SYNCHRONOUS, OPT_NO_SYNC, OPT_VERIFY, OPT_HELP };
+enum {
+	OPT_CREATE_SLOT = 256,
+	OPT_DROP_SLOT,
+	OPT_IF_NOT_EXISTS,
+	OPT_SYNCHRONOUS,
+	OPT_NO_SYNC,
+	OPT_VERIFY,
+	OPT_STARTPOS,
+	OPT_ENSURE_SLOT,
+	OPT_HELP
+};
 
 static void usage(const char *progname)
 {
@@ -20,12 +30,14 @@ static void usage(const char *progname)
 	fputs("\nOptions:\n"
 	      "  -D, --directory=DIR    receive write-ahead log files into this directory\n"
 	      "  -E, --endpos=LSN       exit after receiving the specified LSN\n"
+	      "      --ensure-slot      create the slot named by --slot if it is not there, then receive\n"
 	      "      --if-not-exists    do not error if slot already exists when creating a slot\n"
 	      "  -n, --no-loop          do not loop on connection lost\n"
 	      "      --no-sync          do not wait for changes to be written safely to disk\n"
 	      "  -s, --status-interval=SECS\n"
 	      "                         time between status packets sent to server (default: 10)\n"
 	      "  -S, --slot=SLOTNAME    replication slot to use\n"
+	      "      --startpos=LSN     start at this position in a directory without WAL\n"
 	      "      --synchronous      flush write-ahead log immediately after writing\n"
 	      "  -v, --verbose          output verbose messages\n"
 	      "  -V, --version          output version information, then exit\n"
@@ -65,6 +77,13 @@ static int set_option(struct pgr_receivewal_options *o, int c, const char *arg, 
 	case 'E':
 		if (!pgr_lsn_parse(arg, strlen(arg), &o->endpos))
 			return pgr_err_set(err, PGR_E_USAGE, "could not parse end position \"%s\"", arg);
+		break;
+	case OPT_STARTPOS:
+		if (!pgr_lsn_parse(arg, strlen(arg), &o->startpos) || o->startpos == PGR_LSN_INVALID)
+			return pgr_err_set(err, PGR_E_USAGE, "could not parse start position \"%s\"", arg);
+		break;
+	case OPT_ENSURE_SLOT:
+		o->ensure_slot = true;
 		break;
 	case 'n':
 		o->no_loop = true;
@@ -138,6 +157,8 @@ static int read_options(struct pgr_receivewal_options *o, int argc, char **argv,
 		{"compress", required_argument, NULL, 'Z'},
 		{"create-slot", no_argument, NULL, OPT_CREATE_SLOT},
 		{"drop-slot", no_argument, NULL, OPT_DROP_SLOT},
+		{"ensure-slot", no_argument, NULL, OPT_ENSURE_SLOT},
+		{"startpos", required_argument, NULL, OPT_STARTPOS},
 		{"if-not-exists", no_argument, NULL, OPT_IF_NOT_EXISTS},
 		{"synchronous", no_argument, NULL, OPT_SYNCHRONOUS},
 		{"no-sync", no_argument, NULL, OPT_NO_SYNC},
@@ -171,9 +192,13 @@ static int check_options(const struct pgr_receivewal_options *o, int argc, char 
 	if (o->verify && (o->drop_slot || o->create_slot))
 		return pgr_err_set(err, PGR_E_USAGE, "cannot use --verify together with %s",
 				   o->drop_slot ? "--drop-slot" : "--create-slot");
-	if (o->slot == NULL && (o->drop_slot || o->create_slot))
+	if (o->ensure_slot && (o->drop_slot || o->create_slot || o->verify))
+		return pgr_err_set(err, PGR_E_USAGE, "cannot use --ensure-slot together with an action");
+	if (o->slot == NULL && (o->drop_slot || o->create_slot || o->ensure_slot))
 		return pgr_err_set(err, PGR_E_USAGE, "%s needs a slot to be specified using --slot",
-				   o->drop_slot ? "--drop-slot" : "--create-slot");
+				   o->drop_slot	    ? "--drop-slot"
+				   : o->create_slot ? "--create-slot"
+						    : "--ensure-slot");
 	if (o->synchronous && !o->sync)
 		return pgr_err_set(err, PGR_E_USAGE, "cannot use --synchronous together with --no-sync");
 	if (o->dir == NULL && !o->drop_slot && !o->create_slot)

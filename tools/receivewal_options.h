@@ -19,6 +19,7 @@ struct pgr_receivewal_options {
 	const char *slot;
 	const char *compress_arg; /* as given, NULL: not */
 	struct pgr_compress_spec compress;
+	pgr_lsn startpos; /* PGR_LSN_INVALID: not given */
 	pgr_lsn endpos;
 	int status_interval_s;
 	int verbose;
@@ -26,6 +27,7 @@ struct pgr_receivewal_options {
 	bool sync;
 	bool synchronous;
 	bool create_slot;
+	bool ensure_slot;
 	bool drop_slot;
 	bool if_not_exists;
 	bool verify;

@@ -252,3 +252,66 @@ def test_wal_was_removed(pg, clusters, run, tmp):
         server.sql("CHECKPOINT")
     wait_until(lambda: not os.path.exists(server.wal_path(last)), "the server has removed it")
     gave_up(run.start_receivewal("-n", "-D", tmp, *server.address()), "has already been removed")
+
+
+# ---- what PostgreSQL's own program does not have
+
+
+def test_starts_at_a_position(source, run, tmp):
+    """Also on a timeline that was left since; where there is WAL already the directory says where to go on."""
+    early = source.sql("SELECT pg_current_wal_lsn()")
+    segments(source, 3)
+    source.new_timeline()
+    segments(source, 2)
+    receiver = run.start_receivewal("-D", tmp, "-v", "--startpos", early, *source.address())
+    receiver.wait_for_text("switched to timeline 2")
+    first = wal.complete(tmp)[0]
+    assert first == source.sql(f"SELECT pg_walfile_name('{early}')").replace("00000002", "00000001", 1)
+    stop(receiver)
+    wal.assert_received(tmp, source)
+    again = run.start_receivewal("-D", tmp, "-v", "--startpos", early, *source.address())
+    again.wait_for_text("starting log streaming at")
+    stop(again)
+    assert f"starting log streaming at {early}" not in again.err and "(timeline 2)" in again.err
+
+
+def test_bad_start_position(source, run, tmp):
+    failed(run.start_receivewal("-D", tmp, "--startpos", "0/x", *source.address()), "start position", "0/x")
+
+
+def test_slot_is_made_and_used(source, run, tmp):
+    for _ in range(2):  # the second time it is there already
+        receiver = run.start_receivewal("-D", tmp, "-S", "mine", "--ensure-slot", *source.address())
+        wait_until(source.senders, "it streams")
+        wait_until(lambda: source.sql("SELECT active AND restart_lsn IS NOT NULL FROM pg_replication_slots") == "t",
+                   "the slot is used")
+        stop(receiver)
+        wait_until(lambda: not source.senders(), "the server has noticed")
+
+
+@pytest.mark.parametrize("options, words", [
+    ([], "commits may wait for ever"),
+    (["-S", "mine", "--ensure-slot"], "at the end of each segment"),
+    (["--synchronous"], None),
+])
+def test_says_that_commits_would_wait(source, run, tmp, options, words):
+    source.configure(synchronous_standby_names="'ANY 1 (other, \"pgr-receivewal\")'", synchronous_commit="local")
+    source.reload()
+    wait_until(lambda: "ANY" in source.sql("SHOW synchronous_standby_names"), "the setting is in force")
+    receiver = run.start_receivewal("-D", tmp, *options, *source.address())
+    wait_until(source.senders, "it streams")
+    stop(receiver)
+    if words is None:
+        assert "warning" not in receiver.err
+    else:
+        assert "synchronous_standby_names" in receiver.err and words in receiver.err
+
+
+def test_says_that_nothing_is_applied(source, run, tmp):
+    source.configure(synchronous_standby_names="'*'", synchronous_commit="remote_apply")
+    source.reload()
+    wait_until(lambda: source.sql("SHOW synchronous_commit") == "remote_apply", "the setting is in force")
+    receiver = run.start_receivewal("-D", tmp, "--synchronous", *source.address())
+    wait_until(source.senders, "it streams")
+    stop(receiver)
+    assert "remote_apply" in receiver.err
