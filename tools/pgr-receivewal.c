@@ -41,6 +41,14 @@
 #define BACKOFF_MAX_MS	  30000
 #define BACKOFF_STABLE_MS 10000 /* a stream that lived so long was a good one: the next waits begin small again */
 
+/* Exit codes beside 0 and 1: see the man page. */
+enum trouble {
+	NO_TROUBLE = 0,
+	WAL_GONE = 3,	/* the server does not have the WAL that comes next, or the slot lost it */
+	FOREIGN = 4,	/* the directory holds WAL of another cluster */
+	NOT_BEHIND = 5, /* the directory holds WAL that is not in the server's history */
+};
+
 struct receive {
 	struct pgr_messages msg;
 	struct pgr_receivewal_options *opt;
@@ -51,6 +59,9 @@ struct receive {
 	struct pgr_system_id id;   /* of the first connection; all later ones must be to the same system */
 	struct pgr_walstore *store;
 	struct pgr_receiver *receiver; /* keeps the position from one connection to the next */
+	enum trouble trouble;	       /* what the last failure was about */
+	enum trouble lasting;	       /* the same all the time ... */
+	int64_t lasting_since_ms;      /* ... since then */
 	bool foreign_partials;	       /* the directory has some (scan.h) */
 	uint32_t segment_bytes;
 	mode_t file_mode;
@@ -173,6 +184,7 @@ static int reconnect(struct receive *r, struct pgr_err *err)
 	if (connect_client(r, &id, err) != PGR_OK)
 		return PGR_ERR;
 	if (strcmp(id.system_identifier, r->id.system_identifier) != 0) {
+		r->trouble = FOREIGN;
 		pgr_err_set(err, PGR_E_USAGE,
 			    "the server's system identifier is %s now, the WAL received so far is of system %s",
 			    id.system_identifier, r->id.system_identifier);
@@ -292,7 +304,7 @@ static bool find_system_id(const struct receive *r, int dirfd, const struct pgr_
  * WAL of one cluster behind WAL of another would make an archive that looks whole and is of no use.  The newest segment
  * says whose it is.
  */
-static int check_owner(const struct receive *r, int dirfd, const struct pgr_walscan *scan, struct pgr_err *err)
+static int check_owner(struct receive *r, int dirfd, const struct pgr_walscan *scan, struct pgr_err *err)
 {
 	char name[OWNER_NAME_ROOM];
 	uint64_t sysid;
@@ -303,6 +315,7 @@ static int check_owner(const struct receive *r, int dirfd, const struct pgr_wals
 	snprintf(text, sizeof(text), "%" PRIu64, sysid);
 	if (strcmp(text, r->id.system_identifier) == 0)
 		return PGR_OK;
+	r->trouble = FOREIGN;
 	pgr_err_set(err, PGR_E_USAGE,
 		    "WAL segment \"%s\" in \"%s\" is of the system %s, the server's system identifier is %s", name,
 		    r->opt->dir, text, r->id.system_identifier);
@@ -476,17 +489,74 @@ static int prepare_receiver(struct receive *r, struct pgr_err *err)
 
 /* ---- streaming, again and again ---- */
 
+static int not_behind(struct receive *r, struct pgr_err *err)
+{
+	r->trouble = NOT_BEHIND;
+	return pgr_err_hint(err, "Perhaps a standby was promoted that had received less than this directory; see the "
+				 "man page on how to go on.");
+}
+
+/* Where the server's history left a timeline before its own; PGR_LSN_INVALID: it is not in it. */
+static int ask_branch(struct receive *r, pgr_tli tli, pgr_lsn *end, struct pgr_err *err)
+{
+	struct pgr_history h;
+	char *content;
+	size_t len;
+	int rc;
+
+	if (pgr_client_timeline_history(r->client, r->id.tli, &content, &len, err) != PGR_OK)
+		return PGR_ERR;
+	rc = pgr_history_parse(&h, r->id.tli, content, len, err);
+	free(content);
+	if (rc != PGR_OK)
+		return PGR_ERR;
+	if (!pgr_history_find(&h, tli, end))
+		*end = PGR_LSN_INVALID;
+	pgr_history_fini(&h);
+	return PGR_OK;
+}
+
+/* The server was promoted since: did it leave our timeline where we are, or later? */
+static int check_branch(struct receive *r, pgr_tli tli, pgr_lsn start, struct pgr_err *err)
+{
+	pgr_lsn end;
+
+	if (ask_branch(r, tli, &end, err) != PGR_OK)
+		return PGR_ERR;
+	if (end != PGR_LSN_INVALID && start <= end)
+		return PGR_OK;
+	if (end == PGR_LSN_INVALID)
+		pgr_err_set(err, PGR_E_CONNECT,
+			    "timeline %u of \"%s\" is not in the history of the server's timeline %u", tli, r->opt->dir,
+			    r->id.tli);
+	else
+		pgr_err_set(err, PGR_E_CONNECT,
+			    "\"%s\" holds WAL of timeline %u up to %" PGR_LSN_FMT
+			    ", but the server left that timeline at %" PGR_LSN_FMT,
+			    r->opt->dir, tli, PGR_LSN_ARG(start), PGR_LSN_ARG(end));
+	return not_behind(r, err);
+}
+
 /*
- * After a promotion the name may lead to a server that has not followed yet: one that cannot be used now, but perhaps
- * later.
+ * After a promotion the name may lead to a server that has not followed yet, or that cannot: one that cannot be used
+ * now, but perhaps later.
  */
 static int check_timeline(struct receive *r, struct pgr_err *err)
 {
 	pgr_tli tli = pgr_receiver_tli(r->receiver);
+	pgr_lsn start = pgr_lsn_segstart(pgr_receiver_received(r->receiver), r->segment_bytes);
 
-	if (tli <= r->id.tli)
+	if (tli < r->id.tli)
+		return check_branch(r, tli, start, err);
+	if (tli > r->id.tli)
+		pgr_err_set(err, PGR_E_CONNECT, "starting timeline %u is not present in the server", tli);
+	else if (start > r->id.flush)
+		pgr_err_set(err, PGR_E_CONNECT,
+			    "\"%s\" holds WAL up to %" PGR_LSN_FMT ", but the server's ends at %" PGR_LSN_FMT,
+			    r->opt->dir, PGR_LSN_ARG(start), PGR_LSN_ARG(r->id.flush));
+	else
 		return PGR_OK;
-	return pgr_err_set(err, PGR_E_CONNECT, "starting timeline %u is not present in the server", tli);
+	return not_behind(r, err);
 }
 
 static int stream_once(struct receive *r, enum pgr_receiver_end *how, int64_t *lived_ms, struct pgr_err *err)
@@ -495,6 +565,7 @@ static int stream_once(struct receive *r, enum pgr_receiver_end *how, int64_t *l
 	int rc;
 
 	*lived_ms = 0;
+	r->trouble = NO_TROUBLE;
 	if (r->client == NULL && reconnect(r, err) != PGR_OK)
 		return PGR_ERR;
 	if (prepare_receiver(r, err) != PGR_OK || check_timeline(r, err) != PGR_OK ||
@@ -518,15 +589,41 @@ static bool may_mend(const struct receive *r, const struct pgr_err *err)
 	return err->cls == PGR_E_CONNECT || err->cls == PGR_E_NETWORK || err->cls == PGR_E_SERVER;
 }
 
+/* undefined_file; object_not_in_prerequisite_state: a slot that was invalidated, since it held too much WAL back. */
+static bool is_wal_gone(const struct pgr_err *err)
+{
+	return err->cls == PGR_E_SERVER && (strcmp(err->sqlstate, "58P01") == 0 || strcmp(err->sqlstate, "55000") == 0);
+}
+
 static void tell_failure(struct receive *r, struct pgr_err *err)
 {
 	if (err->cls == PGR_E_STOPPED)
 		return;
-	if (err->hint[0] == '\0' && strcmp(err->sqlstate, "58P01") == 0) /* undefined_file */
-		pgr_err_hint(err,
-			     "The server no longer has this WAL.  Unless it comes back there, a new base backup and "
-			     "an empty directory are needed; with --slot a server keeps what was not received yet.");
+	if (is_wal_gone(err)) {
+		r->trouble = WAL_GONE;
+		if (err->hint[0] == '\0')
+			pgr_err_hint(err, "The server no longer has this WAL.  Unless it comes back there, a new base "
+					  "backup and an empty directory are needed; with --slot a server keeps what "
+					  "was not received yet.");
+	}
 	pgr_say_error(&r->msg, err);
+}
+
+/* Trouble that only another server, or time, could mend, has lasted too long. */
+static bool must_give_up(struct receive *r)
+{
+	int64_t now = r->sys->mono_ms(r->sys);
+
+	if (r->trouble == NO_TROUBLE || r->trouble != r->lasting)
+		r->lasting_since_ms = now;
+	r->lasting = r->trouble;
+	return r->trouble != NO_TROUBLE && now - r->lasting_since_ms >= (int64_t)r->opt->give_up_s * 1000;
+}
+
+/* By the name of PostgreSQL's program there are no other codes than its own. */
+static int exit_code(const struct receive *r)
+{
+	return r->trouble == NO_TROUBLE || strcmp(r->msg.progname, "pg_receivewal") == 0 ? 1 : (int)r->trouble;
 }
 
 /* 1 s, 2 s, 4 s ... 30 s, each a quarter more or less, so that many receivers do not come back in step. */
@@ -584,15 +681,15 @@ static int receive_wal(struct receive *r)
 		disconnect(r);
 		if (rc != PGR_OK)
 			tell_failure(r, &err);
-		if (rc != PGR_OK && err.cls != PGR_E_STOPPED && !may_mend(r, &err))
-			return 1;
+		if (rc != PGR_OK && err.cls != PGR_E_STOPPED && (!may_mend(r, &err) || must_give_up(r)))
+			return exit_code(r);
 		if (rc == PGR_OK && how == PGR_RECV_STOPPED && !is_stopping(r))
 			return 0; /* --endpos */
 		if (is_stopping(r) || !try_again(r, lived_ms, &failures))
 			break;
 	}
 	if (!is_stopping(r))
-		return 1;
+		return exit_code(r);
 	pgr_say_verbose(&r->msg, "received interrupt signal, exiting");
 	return 0;
 }

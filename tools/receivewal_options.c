@@ -18,6 +18,7 @@ enum {
 	OPT_VERIFY,
 	OPT_STARTPOS,
 	OPT_ENSURE_SLOT,
+	OPT_GIVE_UP,
 	OPT_HELP
 };
 
@@ -31,6 +32,8 @@ static void usage(const char *progname)
 	      "  -D, --directory=DIR    receive write-ahead log files into this directory\n"
 	      "  -E, --endpos=LSN       exit after receiving the specified LSN\n"
 	      "      --ensure-slot      create the slot named by --slot if it is not there, then receive\n"
+	      "      --give-up=SECS     how long to try again when the server does not have the WAL that is\n"
+	      "                         needed, or is behind the directory (default: 300)\n"
 	      "      --if-not-exists    do not error if slot already exists when creating a slot\n"
 	      "  -n, --no-loop          do not loop on connection lost\n"
 	      "      --no-sync          do not wait for changes to be written safely to disk\n"
@@ -82,6 +85,8 @@ static int set_option(struct pgr_receivewal_options *o, int c, const char *arg, 
 		if (!pgr_lsn_parse(arg, strlen(arg), &o->startpos) || o->startpos == PGR_LSN_INVALID)
 			return pgr_err_set(err, PGR_E_USAGE, "could not parse start position \"%s\"", arg);
 		break;
+	case OPT_GIVE_UP:
+		return pgr_option_int(arg, "--give-up", 0, INT_MAX / 1000, &o->give_up_s, err);
 	case OPT_ENSURE_SLOT:
 		o->ensure_slot = true;
 		break;
@@ -158,6 +163,7 @@ static int read_options(struct pgr_receivewal_options *o, int argc, char **argv,
 		{"create-slot", no_argument, NULL, OPT_CREATE_SLOT},
 		{"drop-slot", no_argument, NULL, OPT_DROP_SLOT},
 		{"ensure-slot", no_argument, NULL, OPT_ENSURE_SLOT},
+		{"give-up", required_argument, NULL, OPT_GIVE_UP},
 		{"startpos", required_argument, NULL, OPT_STARTPOS},
 		{"if-not-exists", no_argument, NULL, OPT_IF_NOT_EXISTS},
 		{"synchronous", no_argument, NULL, OPT_SYNCHRONOUS},
@@ -222,7 +228,7 @@ int pgr_receivewal_options_read(struct pgr_receivewal_options *o, struct pgr_mes
 	struct pgr_err err;
 	int rc;
 
-	*o = (struct pgr_receivewal_options){.status_interval_s = 10, .sync = true};
+	*o = (struct pgr_receivewal_options){.status_interval_s = 10, .give_up_s = 300, .sync = true};
 	o->conn.progname = msg->progname;
 	rc = read_options(o, argc, argv, &err);
 	if (rc == PGR_ERR) {

@@ -22,6 +22,7 @@ struct pgr_receivewal_options {
 	pgr_lsn startpos; /* PGR_LSN_INVALID: not given */
 	pgr_lsn endpos;
 	int status_interval_s;
+	int give_up_s;
 	int verbose;
 	bool no_loop;
 	bool sync;

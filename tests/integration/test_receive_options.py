@@ -7,6 +7,7 @@ import stat
 import pytest
 
 from pgrtest import wal
+from pgrtest.checks import start_standby
 from pgrtest.place import wait_until
 from pgrtest.programs import failed, gave_up, succeeded
 from pgrtest.server import free_port, wal_segsize
@@ -33,6 +34,12 @@ def stop_at_once(process):
     """Also while it waits for its next attempt; exit code 0, whatever errors it has overcome."""
     process.signal(signal.SIGTERM)
     assert process.wait() == 0, str(process)
+
+
+def ended_with(process, code, *words):
+    assert process.wait() == code, str(process)
+    for word in words:
+        assert word in process.err, f"does not say {word!r}\n{process}"
 
 
 def receive(run, server, directory, count, *options):
@@ -251,7 +258,7 @@ def test_wal_was_removed(pg, clusters, run, tmp):
         segments(server, 3)
         server.sql("CHECKPOINT")
     wait_until(lambda: not os.path.exists(server.wal_path(last)), "the server has removed it")
-    gave_up(run.start_receivewal("-n", "-D", tmp, *server.address()), "has already been removed")
+    ended_with(run.start_receivewal("-n", "-D", tmp, *server.address()), 3, "has already been removed")
 
 
 # ---- what PostgreSQL's own program does not have
@@ -315,3 +322,47 @@ def test_says_that_nothing_is_applied(source, run, tmp):
     wait_until(source.senders, "it streams")
     stop(receiver)
     assert "remote_apply" in receiver.err
+
+
+# ---- exit codes of its own
+
+
+def test_slot_was_invalidated(pg, clusters, run, tmp):
+    if pg.major < 13:
+        pytest.skip("max_slot_wal_keep_size came with 13")
+    server = clusters.create(pg, initdb=wal_segsize(pg, 1), max_slot_wal_keep_size="'1MB'", min_wal_size="'2MB'",
+                             max_wal_size="'2MB'").start()
+    receive(run, server, tmp, 1, "-S", "mine", "--ensure-slot")
+    segments(server, 6)
+    server.sql("CHECKPOINT")
+    wait_until(lambda: server.sql("SELECT wal_status FROM pg_replication_slots") == "lost", "the slot is lost")
+    before = os.listdir(tmp)
+    ended_with(run.start_receivewal("-D", tmp, "-S", "mine", "--give-up=2", *server.address()), 3, "waiting")
+    assert os.listdir(tmp) == before
+
+
+@pytest.fixture
+def behind(pg, clusters, source, run, tmp):
+    """A directory of the source's WAL, and a standby of the source that was promoted when it had less."""
+    copy, archive = os.path.join(tmp, "copy"), os.path.join(tmp, "archive")
+    source.place.give(os.mkdir(archive) or archive)
+    run.basebackup("-D", copy, "-c", "fast", "-R", *source.address())
+    standby = start_standby(clusters, pg, copy, source)
+    standby.stop()
+    wait_until(lambda: not source.senders(), "the server has noticed")
+    receive(run, source, archive, 3)
+    return standby, archive
+
+
+@pytest.mark.parametrize("promoted", [False, True], ids=["not promoted", "promoted"])
+def test_server_has_less_than_the_directory(source, behind, run, promoted):
+    standby, archive = behind
+    source.stop()
+    standby.start()
+    if promoted:
+        standby.promote()
+    before = sorted(os.listdir(archive))
+    words = ["but the server"] + (["left that timeline at"] if promoted else ["ends at"])
+    ended_with(run.start_receivewal("-D", archive, "--give-up=2", *standby.address()), 5, *words)
+    ended_with(run.start_receivewal("-D", archive, "-n", *standby.address()), 5, *words)
+    assert sorted(os.listdir(archive)) == before
