@@ -116,6 +116,7 @@ TOOLS_SRC = \
 	tools/connopts.c \
 	tools/message.c \
 	tools/progress.c \
+	tools/receive_start.c \
 	tools/receivewal_options.c \
 	tools/signals.c \
 	tools/syncnames.c \
