@@ -105,12 +105,12 @@ def stock(pg, primary, target, *options):
 
 
 def verify_archives(pg, primary, target):
-    """pg_verifybackup of 18 reads archives."""
+    """pg_verifybackup of 18 reads archives; but the pg_control that a manifest of 17 has it read is not of its form."""
     try:
         program, _ = installs.reader_of("pg_verifybackup", 18)
     except installs.Missing:
         return
-    if pg.major >= 13:
+    if pg.major >= 13 and pg.major != 17:
         primary.place.call([program, "--no-parse-wal", target])
 
 

@@ -114,7 +114,7 @@ class Place:
         """Runs a tool as the user; what it printed, or AssertionError with what it said."""
         done = subprocess.run(
             self.command(argv), env=self.environment(**env), cwd=self.base, capture_output=True, text=True,
-            timeout=PATIENCE, errors="surrogateescape", check=False,
+            timeout=PATIENCE, errors="backslashreplace", check=False,
         )
         assert done.returncode == 0, f"{' '.join(map(str, argv))}\nexit code {done.returncode}\n{done.stderr}"
         return done.stdout

@@ -74,7 +74,7 @@ class Process:
 
 
 def _read(path):
-    with open(path, encoding="utf-8", errors="surrogateescape") as f:
+    with open(path, encoding="utf-8", errors="backslashreplace") as f:
         return f.read()
 
 
