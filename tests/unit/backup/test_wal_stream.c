@@ -242,8 +242,30 @@ static void s_both(void)
 	pgr_scripted_send_buf(server(), &b);
 }
 
+/* The header of the first page of a segment, as PostgreSQL 15 writes it (xlog_internal.h). */
+static void make_head(uint8_t head[40], pgr_lsn addr)
+{
+	const uint16_t words[] = {0xD110, 0x0002};
+	const uint32_t tli = 1, sizes[] = {SEG, 8192};
+	const uint64_t id = strtoull(SYSID, NULL, 10);
+
+	memset(head, 0, 40);
+	memcpy(head, words, 4);
+	memcpy(head + 4, &tli, 4);
+	memcpy(head + 8, &addr, 8);
+	memcpy(head + 24, &id, 8);
+	memcpy(head + 32, sizes, 8);
+}
+
 static uint8_t wal_byte(pgr_lsn lsn)
 {
+	uint32_t off = pgr_lsn_segoff(lsn, SEG);
+	uint8_t head[40];
+
+	if (off < sizeof(head)) {
+		make_head(head, lsn - off);
+		return head[off];
+	}
 	return (uint8_t)((lsn * UINT64_C(0x9E3779B97F4A7C15)) >> 56);
 }
 
