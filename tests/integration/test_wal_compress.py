@@ -251,4 +251,6 @@ def test_wrong_archive_is_refused(pg, source, clusters, run, tmp):
     for name in wal.partial(tmp):
         os.unlink(os.path.join(tmp, name))
     other = clusters.create(pg, initdb=wal_segsize(pg, 1) + ["--no-sync"]).start()
-    failed(run.start_receivewal("-n", "-D", tmp, *other.address()), "the server's system identifier is", ".zst")
+    process = run.start_receivewal("-n", "-D", tmp, *other.address())
+    assert process.wait() == 4, str(process)
+    assert "the server's system identifier is" in process.err and ".zst" in process.err
