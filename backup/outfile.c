@@ -211,12 +211,16 @@ int pgr_outfile_write(struct pgr_outfs *fs, struct pgr_outfile *f, const char *p
 		if (rc != PGR_MORE)
 			return rc;
 	}
-	if (atomic_load(&f->direct) && go_buffered(fs, f, path, err) != PGR_OK)
-		return PGR_ERR;
-	rc = write_buffered(fs, f, path, b, off, err);
-	/* another thread may have switched the file meanwhile, and this block has no aligned length */
-	if (rc == PGR_ERR && err->sys_errno == EINVAL && aligned && atomic_load(&f->direct))
-		rc = write_direct(fs, f, path, b, off, err);
+	/* other threads may switch the file to and fro meanwhile: what was refused for that was not written */
+	for (int i = 0; i < 100; i++) {
+		if (atomic_load(&f->direct) && go_buffered(fs, f, path, err) != PGR_OK)
+			return PGR_ERR;
+		rc = write_buffered(fs, f, path, b, off, err);
+		if (rc == PGR_OK || err->sys_errno != EINVAL || !atomic_load(&f->direct))
+			return rc;
+		if (aligned && (rc = write_direct(fs, f, path, b, off, err)) != PGR_MORE)
+			return rc;
+	}
 	return rc == PGR_MORE ? pgr_err_sys(err, EINVAL, "could not write to file \"%s\"", path) : rc;
 }
 
