@@ -472,6 +472,19 @@ uint64_t pgr_lanes_bytes(const struct pgr_lanes *l)
 	return atomic_load(&l->shared.bytes);
 }
 
+void pgr_lanes_figures(const struct pgr_lanes *l, struct pgr_delta_figures *out)
+{
+	(void)l;
+	*out = (struct pgr_delta_figures){0};
+}
+
+int pgr_lanes_sum_rest(struct pgr_lanes *l, int (*tick)(void *arg, struct pgr_err *err), void *tick_arg,
+		       struct pgr_err *err)
+{
+	(void)l;
+	return tick != NULL ? tick(tick_arg, err) : PGR_OK;
+}
+
 void pgr_lanes_set_rate(struct pgr_lanes *l, uint64_t bytes_per_second)
 {
 	pgr_ratelimit_set(&l->rate, bytes_per_second);
@@ -490,6 +503,7 @@ int pgr_lanes_result(struct pgr_lanes *l, size_t i, struct pgr_lane_result *out,
 	if (rc != PGR_OK)
 		return rc == PGR_MORE ? PGR_OK : PGR_ERR;
 	out->copied = true;
+	out->size = l->o.list->entries[i].size;
 	out->sum_len = pgr_digest_len(l->o.digest);
 	memcpy(out->sum, pgr_lane_files_sum(l->files, i), out->sum_len);
 	return PGR_OK;

@@ -12,6 +12,10 @@
  * With verify_transfer the server sends a digest of every row.  A row that does not have it is never written; the
  * connection is given up, and what is left is read over a new one, as after a loss: PGR_E_DATA, with the name of the
  * file, when that was done as often as a lost connection is opened again.
+ *
+ * With a plan, files that lie here are made equal to the server's in place: the server computes digests of their chunks,
+ * the lane's thread meanwhile those of the same chunks here, and what differs is fetched.  A chunk stays only when it
+ * was compared.  A file that has vanished on the server is removed here, too.
  */
 #ifndef PGR_BACKUP_LANES_H
 #define PGR_BACKUP_LANES_H
@@ -26,6 +30,7 @@
 #include "proto/transport.h"
 
 struct pgr_buf;
+struct pgr_delta_plan;
 struct pgr_dirsink;
 struct pgr_filelist;
 struct pgr_lanes;
@@ -38,7 +43,9 @@ struct pgr_sys;
 struct pgr_lanes_opts {
 	unsigned jobs; /* lanes: 1 to 64 */
 	const struct pgr_filelist *list;
-	struct pgr_layout *layout; /* directories of the list exist already */
+	const struct pgr_delta_plan *plan; /* of this list; NULL: there is nothing here, all is fetched */
+	bool compare_only; /* with a plan: fetches nothing and changes nothing; pool and sink may be NULL */
+	struct pgr_layout *layout; /* directories of the list exist already (not with compare_only) */
 	struct pgr_pool *pool;	   /* at least jobs + 2 blocks, of 128 KiB at least */
 	struct pgr_dirsink *sink;
 	struct pgr_conn_params *params; /* a session was opened with them before */
@@ -82,18 +89,43 @@ int pgr_lanes_run(struct pgr_lanes *l, int (*tick)(void *arg, struct pgr_err *er
  */
 void pgr_lanes_free(struct pgr_lanes *l);
 
-/* Bytes of files received so far; any thread. */
+/* Bytes of files received so far, or, with a plan, dealt with: received, found the same, or kept as they are; any
+ * thread. */
 uint64_t pgr_lanes_bytes(const struct pgr_lanes *l);
+
+/* What a delta has done so far; with compare_only what it would do.  All bytes are of the files' contents. */
+struct pgr_delta_figures {
+	uint64_t compared;	/* bytes that were compared ... */
+	uint64_t same;		/* ... and those of them that stay */
+	uint64_t fetched;	/* bytes that came from the server, or would */
+	uint64_t files_same;	/* compared, and left alone */
+	uint64_t files_changed; /* compared, and something of them was fetched, or their size set */
+	uint64_t files_new;	/* made anew */
+	uint64_t files_gone;	/* vanished on the server since the list was made: removed here */
+};
+
+/* Any thread.  All 0 without a plan. */
+void pgr_lanes_figures(const struct pgr_lanes *l, struct pgr_delta_figures *out);
 
 /* Changes the rate while it runs (0: unlimited); any thread. */
 void pgr_lanes_set_rate(struct pgr_lanes *l, uint64_t bytes_per_second);
 
 /*
- * After the sink was drained: whether entry `i` of the list was copied (a vanished file was not, directories are none
- * of ours), and its checksum.  PGR_ERR: the file is not complete, which it is after a successful run and drain.
+ * With a plan, after the sink was drained and pgr_lanes_recheck: reads, in `jobs` threads, the files whose checksum did
+ * not come with their content: those that are kept (PGR_DELTA_KEEP), and where the manifest has SHA those that were
+ * compared.  `tick` as in pgr_lanes_run.  Nothing is done without a plan.
+ */
+int pgr_lanes_sum_rest(struct pgr_lanes *l, int (*tick)(void *arg, struct pgr_err *err), void *tick_arg,
+		       struct pgr_err *err) PGR_MUST_USE;
+
+/*
+ * After the sink was drained (and pgr_lanes_sum_rest): whether entry `i` of the list is here (a vanished file is not,
+ * directories are none of ours), its size and its checksum.  PGR_ERR: the file is not complete, which it is after a
+ * successful run and drain.  Not with compare_only.
  */
 struct pgr_lane_result {
 	bool copied;
+	uint64_t size; /* the list's, but for a file that is kept */
 	uint8_t sum[PGR_DIGEST_MAX];
 	size_t sum_len;
 };
