@@ -113,6 +113,7 @@ BACKUP_SRC = \
 	backup/wal_stream.c
 
 TOOLS_SRC = \
+	tools/basebackup_options.c \
 	tools/connopts.c \
 	tools/message.c \
 	tools/progress.c \
