@@ -1,7 +1,8 @@
 """docs/BENCHMARKS.md and its drawings, from the results of one or several runs of the benchmark."""
 
-from . import parts, plot
+from . import goal, parts, plot
 from .figures import speed, spread, times_as_fast
+from .seed_goals import goals
 
 MB, GB, MIB = 1e6, 1e9, 1 << 20
 
@@ -10,6 +11,10 @@ INTRODUCTION = """\
 
 `pgr-basebackup` beside Debian's `pg_basebackup`: the same server, the same data, in turns. `make bench` runs everything
 and writes this page; the figures are those of one machine, and the ratios are what may carry over to another.
+"""
+
+BOUNDS = """\
+What bounds the figures, and why a goal may be missed on a machine, is in [BENCHMARKS-BOUNDS.md](BENCHMARKS-BOUNDS.md).
 """
 
 METHOD = """\
@@ -78,7 +83,7 @@ class Page:
 
     def text(self):
         network = "in a network namespace of its own" if self._results["own_network"] else "shared with other programs"
-        pieces = [INTRODUCTION, self._summary(), self._machine(), METHOD.format(network=network), "## Results\n"]
+        pieces = [INTRODUCTION, self._summary(), goal.section(goals(self._results["cases"])), BOUNDS, self._machine(), METHOD.format(network=network), "## Results\n"]
         pieces += [self._case(case, measured) for case, measured in self._cases]
         pieces += [self._worse(), AGAIN.format(results=self._name)]
         return "\n".join(piece for piece in pieces if piece)

@@ -1,6 +1,6 @@
 """docs/BENCHMARKS-WAL.md and its drawings, from the results of one or several runs of the benchmark."""
 
-from . import parts, plot
+from . import goal, parts, plot
 from .figures import Spread, ratio, spread
 from .wal_goals import goals, of_clients, per_wal_byte
 
@@ -90,16 +90,11 @@ class WalPage:
         parts.write(directory, "BENCHMARKS-WAL.md", self.text())
 
     def text(self):
-        pieces = [INTRODUCTION, self._goals(), self._machine(), METHOD.format(beside=self._beside()), "## Results\n"]
+        pieces = [INTRODUCTION, goal.section(goals(dict(self._results["cases"]))), self._machine(), METHOD.format(beside=self._beside()), "## Results\n"]
         pieces += ["\n".join(_section(case, measured)) for case, measured in self._cases]
         return "\n".join([*pieces, AGAIN.format(results=self._name)])
 
     # ---- parts of the page
-
-    def _goals(self):
-        rows = [(goal.what, goal.wanted, goal.found.text(2), "yes" if goal.reached else "**no**")
-                for goal in goals(dict(self._results["cases"]))]
-        return "\n".join(["## What it is to reach", "", *parts.table(("", "goal", "found", "reached"), rows), ""])
 
     def _machine(self):
         lines = parts.machine(self._results, "Clients, server and receivers")
