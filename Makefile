@@ -67,6 +67,7 @@ RECEIVER_SRC = \
 BACKUP_SRC = \
 	backup/basebackup.c \
 	backup/bbstream.c \
+	backup/controlfile.c \
 	backup/copyrows.c \
 	backup/dirsink.c \
 	backup/exclude.c \
@@ -75,6 +76,7 @@ BACKUP_SRC = \
 	backup/filesum.c \
 	backup/finish.c \
 	backup/inflate.c \
+	backup/label.c \
 	backup/lane_files.c \
 	backup/lane_query.c \
 	backup/lane_read.c \
@@ -136,7 +138,7 @@ UNIT_TESTS = \
 	proto/test_caps proto/test_client proto/test_command proto/test_copydata proto/test_fields proto/test_session \
 	proto/test_transport_socket proto/test_wire \
 	receiver/test_history receiver/test_receiver receiver/test_scan receiver/test_walcheck receiver/test_walpack receiver/test_walpage receiver/test_walrecord receiver/test_walstore \
-	backup/test_bbstream backup/test_copyrows backup/test_dirsink backup/test_exclude \
+	backup/test_bbstream backup/test_controlfile backup/test_copyrows backup/test_dirsink backup/test_exclude \
 	backup/test_extract backup/test_filelist backup/test_filesum backup/test_inflate backup/test_lane_work \
 	backup/test_lanes backup/test_layout backup/test_listing backup/test_lowlevel backup/test_manifest \
 	backup/test_packer backup/test_pagecheck backup/test_ratelimit backup/test_readahead backup/test_recheck \
@@ -173,7 +175,7 @@ LIBS_DOWN_backup   = $(BUILD)/libbackup.a $(LIBS_DOWN_receiver)
 LIBS_DOWN_tools    = $(BUILD)/libtools.a $(LIBS_DOWN_backup)
 
 .DEFAULT_GOAL := all
-.PHONY: all help unit relay rawrecv powercut check check-crash check-matrix demo bench bench-wal fuzz install clean
+.PHONY: all help unit relay rawrecv showcontrol powercut check check-crash check-matrix demo bench bench-wal fuzz install clean
 
 all: $(PROGRAMS:%=$(BUILD)/%) ## build the programs
 
@@ -229,6 +231,13 @@ $(RAWRECV): $(call obj,tests/bench/rawrecv.c) $(LIBS_DOWN_proto)
 
 rawrecv: $(RAWRECV)
 
+# What we read of a pg_control, for tests with real servers.
+SHOWCONTROL = $(BUILD)/tests/support/showcontrol
+$(SHOWCONTROL): $(call obj,tests/support/showcontrol.c) $(LIBS_DOWN_backup)
+	$(CC) -o $@ $^ $(ALL_LIBS)
+
+showcontrol: $(SHOWCONTROL)
+
 # What a power cut would leave: preloaded into the programs under test, so it is never itself sanitized.
 POWERCUT = $(BUILD)/powercut.so
 $(POWERCUT): tests/support/powercut.c
@@ -249,7 +258,7 @@ export PGR_BIN_DIR = $(abspath $(BUILD))
 
 check: ## build and run all tests on Debian's PostgreSQL (installs what is missing)
 	@tests/support/install-deps.sh check
-	@$(MAKE) --no-print-directory all unit relay powercut
+	@$(MAKE) --no-print-directory all unit relay showcontrol powercut
 	$(PYTEST) tests/integration
 
 check-crash: ## cut the power of pgr-receivewal over 1,000 times for each compression (some minutes)
@@ -260,7 +269,7 @@ check-crash: ## cut the power of pgr-receivewal over 1,000 times for each compre
 check-matrix: ## the integration tests on every major from 10 to 18 (fetches the servers)
 	@tests/support/install-deps.sh matrix
 	@tests/support/fetch-servers.sh
-	@$(MAKE) --no-print-directory all relay powercut
+	@$(MAKE) --no-print-directory all relay showcontrol powercut
 	PGR_MAJORS="10 11 12 13 14 15 16 17 18" $(PYTEST) -m every_major tests/integration
 
 demo: ## seed a standby from a throw-away primary and receive its WAL

@@ -4,9 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backup/controlfile.h"
+#include "backup/label.h"
 #include "backup/listing.h"
 #include "backup/rowsum.h"
-#include "common/crc32c.h"
 #include "common/num.h"
 #include "proto/caps.h"
 #include "proto/fields.h"
@@ -276,30 +277,6 @@ int pgr_lowlevel_check(struct pgr_lowlevel *l, struct pgr_err *err)
 #define CONTROL_TRIES	 10   /* both as get_controlfile of src/common/controldata_utils.c */
 #define CONTROL_RETRY_MS 10
 
-/*
- * The CRC is the last member of ControlFileData (src/include/catalog/pg_control.h), behind 280 to 292 bytes in 10 to 18
- * on 64-bit machines, fewer where int64 needs no alignment, and never beyond PG_CONTROL_MAX_SAFE_SIZE (512).  It is
- * looked for, so that neither the next version nor the server's byte order matters; that a torn file passes by accident
- * remains a matter of one in 2^25.
- */
-#define CRC_FIRST 256
-#define CRC_LAST  (512 - 4)
-
-static bool control_crc_holds(const struct pgr_buf *b)
-{
-	uint32_t crc = pgr_crc32c(0, b->data, CRC_FIRST);
-
-	for (size_t at = CRC_FIRST; at <= CRC_LAST; at += 4) {
-		const uint8_t *p = b->data + at;
-		uint32_t le = p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
-
-		if (crc == le || crc == __builtin_bswap32(le))
-			return true;
-		crc = pgr_crc32c(crc, p, 4);
-	}
-	return false;
-}
-
 static bool unhex(struct pgr_buf *b)
 {
 	for (size_t i = 0; i < b->len / 2; i++) {
@@ -346,7 +323,7 @@ int pgr_lowlevel_control(struct pgr_lowlevel *l, struct pgr_buf *out, struct pgr
 			rc = idle_until(l, pgr_client_deadline(l->c, CONTROL_RETRY_MS), err);
 		while (rc == PGR_OK && (rc = read_control(l, &text, out, err)) == PGR_MORE)
 			rc = came_damaged(l, CONTROL_FILE, &damaged, err);
-		good = rc == PGR_OK && control_crc_holds(out);
+		good = rc == PGR_OK && pgr_controlfile_crc_holds(out->data, out->len);
 	}
 	if (rc == PGR_OK && !good)
 		rc = pgr_err_set(err, PGR_E_DATA, "the checksum of " CONTROL_FILE " does not hold");
@@ -365,55 +342,13 @@ void pgr_backup_end_fini(struct pgr_backup_end *e)
 	memset(e, 0, sizeof(*e));
 }
 
-/* The rest of the line that begins with `key`; NULL: there is none. */
-static const char *label_line(const struct pgr_buf *label, const char *key, size_t *len)
-{
-	const char *at = (const char *)label->data;
-	size_t left = label->len, n = strlen(key);
-
-	while (left > 0) {
-		const char *nl = memchr(at, '\n', left);
-		size_t line = nl != NULL ? (size_t)(nl - at) : left;
-
-		if (line >= n && memcmp(at, key, n) == 0) {
-			*len = line - n;
-			return at + n;
-		}
-		at += nl != NULL ? line + 1 : line;
-		left -= nl != NULL ? line + 1 : line;
-	}
-	return NULL;
-}
-
-/*
- * "START WAL LOCATION: 0/2000028 (file 000000010000000000000002)", and from 11 on "START TIMELINE: 1": see
- * read_backup_label of src/backend/access/transam/xlogrecovery.c.
- */
-static bool parse_label(const struct pgr_buf *label, pgr_lsn start, pgr_tli *tli)
-{
-	static const char file[] = " (file ";
-	size_t len, n;
-	const char *at = label_line(label, "START WAL LOCATION: ", &len);
-	const char *space = at != NULL ? memchr(at, ' ', len) : NULL;
-	uint64_t from_file;
-	pgr_lsn lsn;
-
-	if (space == NULL || !pgr_lsn_parse(at, (size_t)(space - at), &lsn) || lsn != start)
-		return false;
-	n = len - (size_t)(space - at);
-	if (n != strlen(file) + PGR_WALNAME_LEN + 1 || memcmp(space, file, strlen(file)) != 0 ||
-	    !pgr_num_hex64(space + strlen(file), 8, &from_file))
-		return false;
-	*tli = (pgr_tli)from_file;
-	at = label_line(label, "START TIMELINE: ", &len);
-	return *tli != 0 && (at == NULL || (pgr_num_u32(at, len, tli) && *tli == from_file));
-}
-
 static int take_end(const struct pgr_lowlevel *l, struct one_row *r, struct pgr_backup_end *out, struct pgr_err *err)
 {
+	pgr_lsn start;
+
 	if (!cell_is_lsn(&r->cells[0], &out->stop) || out->stop < l->start)
 		return strange("pg_backup_stop", err);
-	if (!parse_label(&r->cells[1], l->start, &out->start_tli))
+	if (!pgr_label_start(r->cells[1].data, r->cells[1].len, &start, &out->start_tli) || start != l->start)
 		return pgr_err_set(err, PGR_E_DATA,
 				   "the server's backup label is not that of the backup that began at %" PGR_LSN_FMT,
 				   PGR_LSN_ARG(l->start));
