@@ -89,9 +89,13 @@ BACKUP_SRC = \
 	backup/manifest_list.c \
 	backup/manifest_reader.c \
 	backup/manifest_writer.c \
+	backup/olddir.c \
+	backup/olddir_apart.c \
+	backup/olddir_take.c \
 	backup/outfile.c \
 	backup/packer.c \
 	backup/pagecheck.c \
+	backup/pidfile.c \
 	backup/pieces.c \
 	backup/ratelimit.c \
 	backup/readahead.c \
@@ -100,6 +104,7 @@ BACKUP_SRC = \
 	backup/root.c \
 	backup/rowsum.c \
 	backup/run.c \
+	backup/seed_state.c \
 	backup/source.c \
 	backup/sql.c \
 	backup/stream_check.c \
@@ -141,7 +146,7 @@ UNIT_TESTS = \
 	backup/test_bbstream backup/test_controlfile backup/test_copyrows backup/test_dirsink backup/test_exclude \
 	backup/test_extract backup/test_filelist backup/test_filesum backup/test_inflate backup/test_lane_work \
 	backup/test_lanes backup/test_layout backup/test_listing backup/test_lowlevel backup/test_manifest \
-	backup/test_packer backup/test_pagecheck backup/test_ratelimit backup/test_readahead backup/test_recheck \
+	backup/test_olddir backup/test_packer backup/test_pagecheck backup/test_ratelimit backup/test_readahead backup/test_recheck \
 	backup/test_recovery_conf backup/test_rowsum backup/test_sql backup/test_stream_check backup/test_tar \
 	backup/test_tar_head backup/test_tar_out \
 	backup/test_wal_stream \

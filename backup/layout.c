@@ -438,6 +438,16 @@ const char *pgr_layout_location(const struct pgr_layout *l, const char *path, co
 	return s != NULL ? s->location : NULL;
 }
 
+size_t pgr_layout_tablespaces(const struct pgr_layout *l)
+{
+	return l->nspaces;
+}
+
+uint32_t pgr_layout_tablespace_oid(const struct pgr_layout *l, size_t i)
+{
+	return l->spaces[i].oid;
+}
+
 const char *pgr_layout_data_dir(const struct pgr_layout *l)
 {
 	return l->data.path;

@@ -82,6 +82,10 @@ void pgr_layout_resolve(const struct pgr_layout *l, const char *path, int *root_
  */
 const char *pgr_layout_location(const struct pgr_layout *l, const char *path, const char **rest);
 
+/* The tablespaces, by ascending oid. */
+size_t pgr_layout_tablespaces(const struct pgr_layout *l);
+uint32_t pgr_layout_tablespace_oid(const struct pgr_layout *l, size_t i);
+
 const char *pgr_layout_data_dir(const struct pgr_layout *l);
 const char *pgr_layout_wal_name(const struct pgr_layout *l); /* "pg_wal" or "pg_xlog" */
 mode_t pgr_layout_dir_mode(const struct pgr_layout *l);

@@ -34,17 +34,23 @@ enum pgr_olddir_kind {
 struct pgr_olddir_state {
 	char system_identifier[32];
 	int major;     /* of the server: 15 */
-	pgr_lsn start; /* where the first run that found the directory empty began; PGR_LSN_INVALID: it was not */
+	pgr_lsn start; /* where the first run that found the directory empty began, or the backup_label that the first
+			  run found in it; PGR_LSN_INVALID: neither */
 	pgr_tli tli;   /* of that */
+	bool whole;    /* what stands under its final name is whole, or was so before the first run: no run left a file
+			  there half written */
 };
 
 /*
  * Looks at `path` (it may be missing), changes nothing.  An existing directory stays locked (flock) until it is freed:
- * two runs do not meet in it.  The refusals, each PGR_E_USAGE and naming the directory:
+ * two runs do not meet in it.  What a run made before its take-over and then was killed does not make it "not empty":
+ * an empty pg_wal, or a link to such a one, empty tablespaces in place.  The refusals, each PGR_E_USAGE and naming the
+ * directory:
  * - another pgr-basebackup works in it
- * - a server runs in it: postmaster.pid names a live process (also one that we may not signal)
+ * - a server runs in it: postmaster.pid names a live process (also one that we may not signal), or does not tell
  * - it is not empty and no data directory; it is no directory
- * - pg_control is damaged and nothing else tells whose cluster it is: the state, or else PGR_OLDDIR_BARE
+ * - pg_control is damaged, and so nothing tells whose cluster it is (but for the state, when that is there)
+ * - the state cannot be read, or there are two different pg_controls
  */
 int pgr_olddir_open(struct pgr_olddir **out, const struct pgr_sys *sys, const char *path,
 		    struct pgr_err *err) PGR_MUST_USE;
@@ -54,36 +60,54 @@ void pgr_olddir_free(struct pgr_olddir *d);
 enum pgr_olddir_kind pgr_olddir_kind(const struct pgr_olddir *d);
 /* Its pg_control, or the one that was set aside; NULL: there is none that can be read. */
 const struct pgr_controlfile *pgr_olddir_control(const struct pgr_olddir *d);
-/* What the last run wrote down; NULL but for PGR_OLDDIR_UNFINISHED. */
+/* What the last run wrote down; NULL but for PGR_OLDDIR_UNFINISHED.  (Where the file is gone: what pg_control and
+ * PG_VERSION tell, an empty system identifier and major 0 where they do not.) */
 const struct pgr_olddir_state *pgr_olddir_state(const struct pgr_olddir *d);
 
 /*
+ * From where on changes in the WAL may be missing in these files, everything before it being in them: the
+ * backup_label's start where there is one, else pg_control's redo; of PGR_OLDDIR_UNFINISHED the state's start, else the
+ * redo of what was set aside.  PGR_LSN_INVALID: that cannot be said (PGR_OLDDIR_EMPTY, PGR_OLDDIR_BARE, a backup_label
+ * that makes no sense, files that may be half written), and only comparing or copying everything helps.
+ */
+pgr_lsn pgr_olddir_base(const struct pgr_olddir *d, pgr_tli *tli);
+
+/*
  * Whether it is this server's cluster.  PGR_E_USAGE: another system identifier (pg_control's, the state's), another
- * major version (PG_VERSION, the state's), and, where pg_control tells, another block or segment size.
+ * major version (PG_VERSION, the state's).
  */
 int pgr_olddir_check_server(const struct pgr_olddir *d, const char *system_identifier, int server_version,
 			    struct pgr_err *err) PGR_MUST_USE;
 
+/* The same for the server's block_size in bytes and segment_size in blocks (0: not known), where pg_control tells. */
+int pgr_olddir_check_sizes(const struct pgr_olddir *d, uint32_t block_bytes, uint32_t segment_blocks,
+			   struct pgr_err *err) PGR_MUST_USE;
+
 /*
  * Whether none of the layout's directories (data, WAL, tablespaces) is one of the server's own: a file with a random
- * name is made in each, the server is asked over SQL whether it sees it (pg_stat_file, below its data directory, pg_wal
- * and pg_tblspc/<oid>), and removed again.  PGR_E_USAGE: it does.  Call it after pgr_layout_prepare and again after
- * pgr_layout_prepare_tablespaces.
+ * name is made in each that is not empty (a server's never are), the server is asked over SQL whether it sees it
+ * (pg_stat_file, below its data directory, pg_wal and pg_tblspc/<oid>), and removed again.  PGR_E_USAGE: it does.  Call
+ * it after pgr_layout_prepare and again after pgr_layout_prepare_tablespaces.
  */
 int pgr_olddir_check_apart(const struct pgr_olddir *d, struct pgr_layout *layout, struct pgr_client *sql,
 			   struct pgr_err *err) PGR_MUST_USE;
 
 /*
  * The same with no SQL at hand: only a server on this machine can share a directory with us, and then has it under the
- * same name.  `locations` are the server's (of tablespaces), NULL-terminated.
+ * same name.  `locations` are the server's (of tablespaces, and its data directory where it is known), NULL-terminated.
+ * A WAL directory of the server is looked for as pg_wal below each.
  */
 int pgr_olddir_check_apart_by_name(const struct pgr_olddir *d, const struct pgr_layout *layout, bool server_is_local,
 				   const char *const *locations, struct pgr_err *err) PGR_MUST_USE;
 
 /*
- * The first change: writes the state (an older one's `start` and `tli` are kept), sets pg_control aside, removes
- * backup_manifest, backup_manifest.tmp, postmaster.pid and postmaster.opts.  Durably, in an order that a crash in
- * between does no harm.  `root` is the open data directory.  From here on the directory cannot start.
+ * The first change: writes the state, sets pg_control aside, removes backup_manifest, backup_manifest.tmp,
+ * postmaster.pid and postmaster.opts.  Durably, in an order that a crash in between does no harm.  `root` is the open
+ * data directory.  From here on the directory cannot start.
+ *
+ * Of `state`: `start` and `tli` count only when the directory was empty, `whole` only as long as no earlier run was
+ * without it (a run that makes files under their final names before they are complete says false).  What the kind
+ * says stays as it was found.  PGR_E_USAGE: a server has started meanwhile, or another run has begun.
  */
 int pgr_olddir_take_over(struct pgr_olddir *d, int root, const struct pgr_olddir_state *state,
 			 struct pgr_err *err) PGR_MUST_USE;

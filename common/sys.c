@@ -2,7 +2,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
+#include <sys/file.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -79,6 +81,11 @@ static int real_fallocate(SELF, int fd, int mode, off_t off, off_t len)
 	return fallocate(fd, mode, off, len);
 }
 
+static int real_flock(SELF, int fd, int operation)
+{
+	return flock(fd, operation);
+}
+
 static int real_fstat(SELF, int fd, struct stat *st)
 {
 	return fstat(fd, st);
@@ -151,6 +158,11 @@ static int real_poll(SELF, struct pollfd *fds, nfds_t n, int timeout_ms)
 	return poll(fds, n, timeout_ms);
 }
 
+static int real_kill(SELF, pid_t pid, int sig)
+{
+	return kill(pid, sig);
+}
+
 /* clock_gettime cannot fail for clocks that every Linux has. */
 static int64_t real_mono_ms(SELF)
 {
@@ -184,6 +196,7 @@ const struct pgr_sys *pgr_sys_real(void)
 		.set_direct = real_set_direct,
 		.sync_file_range = real_sync_file_range,
 		.fallocate = real_fallocate,
+		.flock = real_flock,
 		.fstat = real_fstat,
 		.fstatat = real_fstatat,
 		.fchmod = real_fchmod,
@@ -198,6 +211,7 @@ const struct pgr_sys *pgr_sys_real(void)
 		.recvmsg = real_recvmsg,
 		.send = real_send,
 		.poll = real_poll,
+		.kill = real_kill,
 		.mono_ms = real_mono_ms,
 		.wall_us = real_wall_us,
 	};

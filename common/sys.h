@@ -1,9 +1,10 @@
 /*
  * The seam to the operating system.
  *
- * Every file, socket and clock call of pgr goes through a `struct pgr_sys`, so that
- * a test can make the Nth call fail (tests/support/fault_sys.h).  Nothing is global:
- * whoever needs the system holds a `const struct pgr_sys *` that outlives it.
+ * Every file, socket and clock call of pgr goes through a `struct pgr_sys` (and kill, by
+ * which processes are found), so that a test can make the Nth call fail
+ * (tests/support/fault_sys.h).  Nothing is global: whoever needs the system holds a
+ * `const struct pgr_sys *` that outlives it.
  *
  * Members have the arguments, results and errno of the call of their name; the first
  * argument is the struct itself.  All members may be called from any thread.
@@ -34,6 +35,7 @@ struct pgr_sys {
 	int (*set_direct)(const struct pgr_sys *, int fd, int on); /* fcntl: O_DIRECT on or off */
 	int (*sync_file_range)(const struct pgr_sys *, int fd, off_t off, off_t len, unsigned flags);
 	int (*fallocate)(const struct pgr_sys *, int fd, int mode, off_t off, off_t len);
+	int (*flock)(const struct pgr_sys *, int fd, int operation);
 	int (*fstat)(const struct pgr_sys *, int fd, struct stat *st);
 	int (*fstatat)(const struct pgr_sys *, int dirfd, const char *path, struct stat *st, int flags);
 	int (*fchmod)(const struct pgr_sys *, int fd, mode_t mode);
@@ -50,6 +52,9 @@ struct pgr_sys {
 	ssize_t (*recvmsg)(const struct pgr_sys *, int fd, struct msghdr *msg, int flags);
 	ssize_t (*send)(const struct pgr_sys *, int fd, const void *buf, size_t len, int flags);
 	int (*poll)(const struct pgr_sys *, struct pollfd *fds, nfds_t n, int timeout_ms);
+
+	/* processes */
+	int (*kill)(const struct pgr_sys *, pid_t pid, int sig);
 
 	/* clocks */
 	int64_t (*mono_ms)(const struct pgr_sys *); /* CLOCK_MONOTONIC in ms */

@@ -160,6 +160,13 @@ static int fault_fallocate(const struct pgr_sys *sys, int fd, int mode, off_t of
 	return fails(f, "fallocate", NULL) ? -1 : f->real->fallocate(f->real, fd, mode, off, len);
 }
 
+static int fault_flock(const struct pgr_sys *sys, int fd, int operation)
+{
+	struct pgr_fault_sys *f = fault_of(sys);
+
+	return fails(f, "flock", NULL) ? -1 : f->real->flock(f->real, fd, operation);
+}
+
 static int fault_fstat(const struct pgr_sys *sys, int fd, struct stat *st)
 {
 	struct pgr_fault_sys *f = fault_of(sys);
@@ -286,6 +293,13 @@ static int fault_poll(const struct pgr_sys *sys, struct pollfd *fds, nfds_t n, i
 	return fails(f, "poll", NULL) ? -1 : f->real->poll(f->real, fds, n, timeout_ms);
 }
 
+static int fault_kill(const struct pgr_sys *sys, pid_t pid, int sig)
+{
+	struct pgr_fault_sys *f = fault_of(sys);
+
+	return fails(f, "kill", NULL) ? -1 : f->real->kill(f->real, pid, sig);
+}
+
 static int64_t fault_mono_ms(const struct pgr_sys *sys)
 {
 	const struct pgr_fault_sys *f = fault_of(sys);
@@ -314,6 +328,7 @@ static const struct pgr_sys fault_calls = {
 	.set_direct = fault_set_direct,
 	.sync_file_range = fault_sync_file_range,
 	.fallocate = fault_fallocate,
+	.flock = fault_flock,
 	.fstat = fault_fstat,
 	.fstatat = fault_fstatat,
 	.fchmod = fault_fchmod,
@@ -328,6 +343,7 @@ static const struct pgr_sys fault_calls = {
 	.recvmsg = fault_recvmsg,
 	.send = fault_send,
 	.poll = fault_poll,
+	.kill = fault_kill,
 	.mono_ms = fault_mono_ms,
 	.wall_us = fault_wall_us,
 };
