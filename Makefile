@@ -69,6 +69,7 @@ BACKUP_SRC = \
 	backup/bbstream.c \
 	backup/controlfile.c \
 	backup/copyrows.c \
+	backup/delta_plan.c \
 	backup/dirsink.c \
 	backup/exclude.c \
 	backup/extract.c \
@@ -76,6 +77,7 @@ BACKUP_SRC = \
 	backup/filesum.c \
 	backup/finish.c \
 	backup/inflate.c \
+	backup/keep.c \
 	backup/label.c \
 	backup/lane_files.c \
 	backup/lane_query.c \
@@ -84,7 +86,9 @@ BACKUP_SRC = \
 	backup/lanes.c \
 	backup/lanes_seed.c \
 	backup/layout.c \
+	backup/layout_old.c \
 	backup/listing.c \
+	backup/localtree.c \
 	backup/lowlevel.c \
 	backup/manifest_list.c \
 	backup/manifest_reader.c \
@@ -117,7 +121,8 @@ BACKUP_SRC = \
 	backup/tblspc_map.c \
 	backup/wal_conn.c \
 	backup/wal_pack.c \
-	backup/wal_stream.c
+	backup/wal_stream.c \
+	backup/wipe.c
 
 TOOLS_SRC = \
 	tools/basebackup_options.c \
@@ -143,10 +148,11 @@ UNIT_TESTS = \
 	proto/test_caps proto/test_client proto/test_command proto/test_copydata proto/test_fields proto/test_session \
 	proto/test_transport_socket proto/test_wire \
 	receiver/test_history receiver/test_receiver receiver/test_scan receiver/test_walcheck receiver/test_walpack receiver/test_walpage receiver/test_walrecord receiver/test_walstore \
-	backup/test_bbstream backup/test_controlfile backup/test_copyrows backup/test_dirsink backup/test_exclude \
-	backup/test_extract backup/test_filelist backup/test_filesum backup/test_inflate backup/test_lane_work \
-	backup/test_lanes backup/test_layout backup/test_listing backup/test_lowlevel backup/test_manifest \
-	backup/test_olddir backup/test_packer backup/test_pagecheck backup/test_ratelimit backup/test_readahead backup/test_recheck \
+	backup/test_bbstream backup/test_controlfile backup/test_copyrows backup/test_delta_plan backup/test_dirsink \
+	backup/test_exclude backup/test_extract backup/test_filelist backup/test_filesum backup/test_inflate \
+	backup/test_lane_work backup/test_lanes backup/test_layout backup/test_listing backup/test_localtree \
+	backup/test_lowlevel backup/test_manifest backup/test_olddir backup/test_packer backup/test_pagecheck \
+	backup/test_ratelimit backup/test_readahead backup/test_recheck \
 	backup/test_recovery_conf backup/test_rowsum backup/test_sql backup/test_stream_check backup/test_tar \
 	backup/test_tar_head backup/test_tar_out \
 	backup/test_wal_stream \

@@ -1,4 +1,4 @@
-#include "backup/layout.h"
+#include "backup/layout_impl.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -8,34 +8,9 @@
 #include <string.h>
 
 #include "backup/bbstream.h"
-#include "backup/root.h"
 #include "common/fs.h"
 #include "common/num.h"
 #include "common/sys.h"
-
-#define TBLSPC_DIR "pg_tblspc"
-
-struct space {
-	uint32_t oid;
-	char *location; /* the server's, canonical */
-	bool mapped;	/* by -T: the user chose the path */
-	bool in_place;	/* below the data directory */
-	struct pgr_root root;
-};
-
-struct pgr_layout {
-	const struct pgr_sys *sys;
-	mode_t dir_mode, file_mode;
-	const char *wal_name;
-	bool summaries;
-	struct pgr_tblspc_map *mapping;
-	struct pgr_root data;
-	struct pgr_root wal; /* with --waldir its path is set; without, only fd, from the first use on */
-	bool wal_ready;	     /* its subdirectories exist */
-	size_t nspaces;
-	struct space *spaces;	    /* by oid */
-	struct space **by_location; /* the same */
-};
 
 /* ---- new, free ---- */
 
@@ -64,6 +39,11 @@ static int copy_opts(struct pgr_layout *l, const struct pgr_layout_opts *opts, s
 		if (l->wal.path == NULL)
 			return pgr_err_nomem(err);
 	}
+	if (opts->version_dir != NULL) {
+		l->version_dir = strdup(opts->version_dir);
+		if (l->version_dir == NULL)
+			return pgr_err_nomem(err);
+	}
 	return pgr_tblspc_map_copy(&l->mapping, opts->mapping, err);
 }
 
@@ -80,6 +60,7 @@ int pgr_layout_new(struct pgr_layout **out, const struct pgr_sys *sys, const str
 	l->file_mode = opts->file_mode;
 	l->wal_name = opts->pg_xlog ? "pg_xlog" : "pg_wal";
 	l->summaries = opts->summaries;
+	l->in_place = opts->in_place;
 	l->data = l->wal = PGR_ROOT_INIT;
 	if (copy_opts(l, opts, err) != PGR_OK) {
 		pgr_layout_free(l);
@@ -102,12 +83,12 @@ void pgr_layout_free(struct pgr_layout *l)
 	pgr_root_fini(l->sys, &l->data);
 	pgr_root_fini(l->sys, &l->wal);
 	pgr_tblspc_map_free(l->mapping);
+	pgr_layout_old_fini(l);
 	free(l);
 }
 
-/* Makes `name` below `dirfd` and opens it.  `where` is the parent's name. */
-static int make_below(const struct pgr_layout *l, int dirfd, const char *where, const char *name, bool may_exist,
-		      int *fd, struct pgr_err *err)
+int pgr_layout_make_below(const struct pgr_layout *l, int dirfd, const char *where, const char *name, bool may_exist,
+			  int *fd, struct pgr_err *err)
 {
 	const struct pgr_sys *sys = l->sys;
 	bool made = sys->mkdirat(sys, dirfd, name, l->dir_mode) == 0;
@@ -141,6 +122,10 @@ static int prepare_wal_dir(struct pgr_layout *l, struct pgr_err *err)
 
 int pgr_layout_prepare(struct pgr_layout *l, struct pgr_err *err)
 {
+	int rc = l->in_place ? pgr_layout_old_prepare(l, err) : PGR_MORE;
+
+	if (rc != PGR_MORE)
+		return rc;
 	if (pgr_root_make(l->sys, &l->data, l->dir_mode, err) != PGR_OK)
 		return PGR_ERR;
 	return l->wal.path == NULL ? PGR_OK : prepare_wal_dir(l, err);
@@ -152,7 +137,7 @@ static int make_wal_subdir(const struct pgr_layout *l, const char *name, struct 
 	int fd;
 
 	snprintf(where, sizeof(where), "%s/%s", l->data.path, l->wal_name);
-	if (make_below(l, l->wal.fd, where, name, true, &fd, err) != PGR_OK)
+	if (pgr_layout_make_below(l, l->wal.fd, where, name, true, &fd, err) != PGR_OK)
 		return PGR_ERR;
 	if (l->sys->close(l->sys, fd) != 0)
 		return pgr_err_sys(err, errno, "could not close directory \"%s/%s\"", where, name);
@@ -161,7 +146,8 @@ static int make_wal_subdir(const struct pgr_layout *l, const char *name, struct 
 
 int pgr_layout_wal_root(struct pgr_layout *l, int *fd, struct pgr_err *err)
 {
-	if (l->wal.fd < 0 && make_below(l, l->data.fd, l->data.path, l->wal_name, true, &l->wal.fd, err) != PGR_OK)
+	if (l->wal.fd < 0 &&
+	    pgr_layout_make_below(l, l->data.fd, l->data.path, l->wal_name, true, &l->wal.fd, err) != PGR_OK)
 		return PGR_ERR;
 	if (!l->wal_ready) {
 		if (make_wal_subdir(l, "archive_status", err) != PGR_OK)
@@ -188,14 +174,14 @@ static bool has_dotdot(const char *path)
 
 static bool is_in_place(uint32_t oid, const char *location)
 {
-	char own[sizeof(TBLSPC_DIR) + 16];
+	char own[sizeof(PGR_TBLSPC_DIR) + 16];
 
-	snprintf(own, sizeof(own), TBLSPC_DIR "/%u", oid);
+	snprintf(own, sizeof(own), PGR_TBLSPC_DIR "/%u", oid);
 	return strcmp(location, own) == 0;
 }
 
 /* Decides where a tablespace goes.  A location that -T names is no more than a name, whatever it looks like. */
-static int space_init(const struct pgr_layout *l, const struct pgr_bb_tablespace *ts, struct space *s,
+static int space_init(const struct pgr_layout *l, const struct pgr_bb_tablespace *ts, struct pgr_space *s,
 		      struct pgr_err *err)
 {
 	const char *mapped;
@@ -225,14 +211,14 @@ static int space_init(const struct pgr_layout *l, const struct pgr_bb_tablespace
 
 static int by_oid(const void *a, const void *b)
 {
-	const struct space *x = a, *y = b;
+	const struct pgr_space *x = a, *y = b;
 
 	return x->oid < y->oid ? -1 : x->oid > y->oid;
 }
 
 static int by_location(const void *a, const void *b)
 {
-	const struct space *const *x = a, *const *y = b;
+	const struct pgr_space *const *x = a, *const *y = b;
 
 	return strcmp((*x)->location, (*y)->location);
 }
@@ -261,8 +247,8 @@ static int load_spaces(struct pgr_layout *l, const struct pgr_bb_tablespace *lis
 }
 
 /* What the server alone decided must not lead into directories that have another purpose. */
-static int check_apart(const struct pgr_layout *l, const struct space *s, const struct pgr_root *dir, const char *what,
-		       struct pgr_err *err)
+static int check_apart(const struct pgr_layout *l, const struct pgr_space *s, const struct pgr_root *dir,
+		       const char *what, struct pgr_err *err)
 {
 	int rc = s->mapped || dir->path == NULL ? PGR_MORE : pgr_root_holds(l->sys, dir, s->root.path, err);
 
@@ -277,7 +263,7 @@ static int check_apart(const struct pgr_layout *l, const struct space *s, const 
 static int check_spaces(const struct pgr_layout *l, struct pgr_err *err)
 {
 	for (size_t i = 0; i < l->nspaces; i++) {
-		const struct space *s = &l->spaces[i];
+		const struct pgr_space *s = &l->spaces[i];
 		bool missing;
 
 		if (s->in_place)
@@ -285,30 +271,37 @@ static int check_spaces(const struct pgr_layout *l, struct pgr_err *err)
 		if (check_apart(l, s, &l->data, "data directory", err) != PGR_OK ||
 		    check_apart(l, s, &l->wal, "WAL directory", err) != PGR_OK)
 			return PGR_ERR;
-		if (pgr_root_check(l->sys, &s->root, &missing, err) != PGR_OK)
+		if (!pgr_layout_is_old_space(l, s->root.path) &&
+		    pgr_root_check(l->sys, &s->root, &missing, err) != PGR_OK)
 			return PGR_ERR;
 	}
 	return PGR_OK;
 }
 
-static int make_in_place(const struct pgr_layout *l, struct space *s, struct pgr_err *err)
+static int make_in_place(const struct pgr_layout *l, struct pgr_space *s, struct pgr_err *err)
 {
 	char where[PATH_MAX + 16], name[16];
 	int parent, rc;
 
-	if (make_below(l, l->data.fd, l->data.path, TBLSPC_DIR, true, &parent, err) != PGR_OK)
+	if (pgr_layout_make_below(l, l->data.fd, l->data.path, PGR_TBLSPC_DIR, true, &parent, err) != PGR_OK)
 		return PGR_ERR;
-	snprintf(where, sizeof(where), "%s/" TBLSPC_DIR, l->data.path);
+	snprintf(where, sizeof(where), "%s/" PGR_TBLSPC_DIR, l->data.path);
 	snprintf(name, sizeof(name), "%u", s->oid);
-	rc = make_below(l, parent, where, name, false, &s->root.fd, err);
+	rc = pgr_layout_make_below(l, parent, where, name, false, &s->root.fd, err);
 	if (l->sys->close(l->sys, parent) != 0 && rc == PGR_OK)
 		rc = pgr_err_sys(err, errno, "could not close directory \"%s\"", where);
 	return rc;
 }
 
-static int make_space(const struct pgr_layout *l, struct space *s, struct pgr_err *err)
+static int make_space(struct pgr_layout *l, struct pgr_space *s, struct pgr_err *err)
 {
-	return s->in_place ? make_in_place(l, s, err) : pgr_root_make(l->sys, &s->root, l->dir_mode, err);
+	int rc = PGR_MORE;
+
+	if (s->in_place)
+		return l->old ? pgr_layout_old_in_place(l, s, err) : make_in_place(l, s, err);
+	if (pgr_layout_is_old_space(l, s->root.path))
+		rc = pgr_root_open(l->sys, &s->root, err);
+	return rc == PGR_MORE ? pgr_root_make(l->sys, &s->root, l->dir_mode, err) : rc;
 }
 
 static int by_inode(const void *a, const void *b)
@@ -349,26 +342,29 @@ int pgr_layout_prepare_tablespaces(struct pgr_layout *l, const struct pgr_bb_tab
 {
 	if (l->spaces != NULL)
 		return pgr_err_set(err, PGR_E_USAGE, "tablespaces of \"%s\" were prepared before", l->data.path);
-	if (load_spaces(l, list, n, err) != PGR_OK || check_spaces(l, err) != PGR_OK)
+	if (load_spaces(l, list, n, err) != PGR_OK || (l->old && pgr_layout_old_links(l, err) != PGR_OK) ||
+	    check_spaces(l, err) != PGR_OK)
 		return PGR_ERR;
 	for (size_t i = 0; i < l->nspaces; i++)
 		if (make_space(l, &l->spaces[i], err) != PGR_OK)
 			return PGR_ERR;
-	return check_distinct(l, err);
+	if (check_distinct(l, err) != PGR_OK)
+		return PGR_ERR;
+	return l->old ? pgr_layout_old_leftovers(l, err) : PGR_OK;
 }
 
 /* ---- looking things up ---- */
 
-static const struct space *find_space(const struct pgr_layout *l, uint32_t oid)
+const struct pgr_space *pgr_layout_find_space(const struct pgr_layout *l, uint32_t oid)
 {
-	const struct space key = {.oid = oid};
+	const struct pgr_space key = {.oid = oid};
 
 	return l->nspaces == 0 ? NULL : bsearch(&key, l->spaces, l->nspaces, sizeof(*l->spaces), by_oid);
 }
 
 int pgr_layout_root(const struct pgr_layout *l, uint32_t oid)
 {
-	const struct space *s = oid == 0 ? NULL : find_space(l, oid);
+	const struct pgr_space *s = oid == 0 ? NULL : pgr_layout_find_space(l, oid);
 
 	if (oid == 0)
 		return l->data.fd;
@@ -377,7 +373,7 @@ int pgr_layout_root(const struct pgr_layout *l, uint32_t oid)
 
 const char *pgr_layout_tablespace_target(const struct pgr_layout *l, uint32_t oid)
 {
-	const struct space *s = find_space(l, oid);
+	const struct pgr_space *s = pgr_layout_find_space(l, oid);
 
 	return s != NULL && !s->in_place ? s->root.path : NULL;
 }
@@ -385,7 +381,7 @@ const char *pgr_layout_tablespace_target(const struct pgr_layout *l, uint32_t oi
 const char *pgr_layout_target_of(const struct pgr_layout *l, const char *server_location)
 {
 	char canonical[PATH_MAX];
-	struct space key = {.location = canonical}, *const pkey = &key, **found;
+	struct pgr_space key = {.location = canonical}, *const pkey = &key, **found;
 
 	if (l->nspaces == 0 || strlen(server_location) >= sizeof(canonical))
 		return NULL;
@@ -406,22 +402,22 @@ static const char *below(const char *path, const char *dir)
 }
 
 /* The tablespace that a manifest path leads into; NULL. */
-static const struct space *space_of(const struct pgr_layout *l, const char *path, const char **rest)
+static const struct pgr_space *space_of(const struct pgr_layout *l, const char *path, const char **rest)
 {
-	const char *name = below(path, TBLSPC_DIR);
+	const char *name = below(path, PGR_TBLSPC_DIR);
 	size_t n = name == NULL ? 0 : strcspn(name, "/");
 	uint32_t oid;
 
 	if (n == 0 || name[0] == '0' || !pgr_num_u32(name, n, &oid))
 		return NULL;
 	*rest = name + n + strspn(name + n, "/");
-	return find_space(l, oid);
+	return pgr_layout_find_space(l, oid);
 }
 
 void pgr_layout_resolve(const struct pgr_layout *l, const char *path, int *root_fd, const char **rest)
 {
 	const char *in_wal = l->wal.fd < 0 ? NULL : below(path, l->wal_name);
-	const struct space *s = space_of(l, path, rest);
+	const struct pgr_space *s = space_of(l, path, rest);
 
 	if (s != NULL) {
 		*root_fd = s->root.fd;
@@ -433,7 +429,7 @@ void pgr_layout_resolve(const struct pgr_layout *l, const char *path, int *root_
 
 const char *pgr_layout_location(const struct pgr_layout *l, const char *path, const char **rest)
 {
-	const struct space *s = space_of(l, path, rest);
+	const struct pgr_space *s = space_of(l, path, rest);
 
 	return s != NULL ? s->location : NULL;
 }
@@ -446,6 +442,11 @@ size_t pgr_layout_tablespaces(const struct pgr_layout *l)
 uint32_t pgr_layout_tablespace_oid(const struct pgr_layout *l, size_t i)
 {
 	return l->spaces[i].oid;
+}
+
+const char *pgr_layout_version_dir(const struct pgr_layout *l)
+{
+	return l->version_dir;
 }
 
 const char *pgr_layout_data_dir(const struct pgr_layout *l)

@@ -2,7 +2,9 @@
  * Where a backup goes: the data directory, the WAL directory and the tablespaces; made before, cleaned up after a
  * failure.
  *
- * Rules for existing directories: as pg_basebackup (src/port/pgcheckdir.c): missing or empty, nothing else.
+ * Rules for existing directories: as pg_basebackup (src/port/pgcheckdir.c): missing or empty, nothing else; and in
+ * place
+ * (--delta) what an old copy has.
  */
 #ifndef PGR_BACKUP_LAYOUT_H
 #define PGR_BACKUP_LAYOUT_H
@@ -27,6 +29,9 @@ struct pgr_layout_opts {
 	mode_t file_mode; /* 0600 or 0640 */
 	bool pg_xlog;	  /* server below 10 */
 	bool summaries;	  /* pg_wal/summaries exists (17) */
+	bool in_place;	  /* a data directory that is not empty is made over */
+	const char
+		*version_dir; /* in place: the version directory in tablespaces, "PG_15_202209061"; NULL: not known */
 };
 
 /* Copies the options.  `sys` outlives the layout. */
@@ -39,6 +44,11 @@ void pgr_layout_free(struct pgr_layout *l);
 /*
  * Makes or checks data_dir and wal_dir, and with a wal_dir the link pg_wal to it.
  * PGR_E_USAGE: directory "%s" exists but is not empty.
+ *
+ * In place a data directory that is not empty is opened as it is, and nothing is changed in it; pg_wal as well, where
+ * it is a directory or leads to one.  A link pg_wal stays when no wal_dir is given.  A wal_dir must be missing (it is
+ * made then) or empty, or what the link leads to already.  PGR_E_USAGE besides: the link leads nowhere, to the data
+ * directory, or to one that holds it; pg_wal is a mount point where a link to wal_dir must come, or holds wal_dir.
  */
 int pgr_layout_prepare(struct pgr_layout *l, struct pgr_err *err) PGR_MUST_USE;
 
@@ -49,9 +59,44 @@ int pgr_layout_prepare(struct pgr_layout *l, struct pgr_err *err) PGR_MUST_USE;
  * A location that no mapping names must be absolute without "..", and not lead into the data or the WAL directory, or
  * be exactly pg_tblspc/<oid> (PGR_E_DATA).  Two tablespaces, or one and the data or the WAL directory, in one directory
  * are PGR_E_USAGE.
+ *
+ * In place a directory that is not empty is accepted when one of the links in pg_tblspc here leads to it (of whatever
+ * oid: a tablespace may have been made again in its old place).  Nothing is changed in the data directory.
  */
 int pgr_layout_prepare_tablespaces(struct pgr_layout *l, const struct pgr_bb_tablespace *list, size_t n,
 				   struct pgr_err *err) PGR_MUST_USE;
+
+/*
+ * In place, when the directory cannot start any more (pgr_olddir_take_over): the data directory's mode is set; pg_wal
+ * becomes what it is in a fresh seed: a directory or link, as pgr_layout_prepare found or decided, with nothing in it
+ * but PGR_LOST_FOUND; directories of in-place tablespaces are made.  Nothing is to be done where the data directory was
+ * empty.  Where a link to another WAL directory is replaced, that one is left as it is.
+ */
+int pgr_layout_take_over(struct pgr_layout *l, struct pgr_err *err) PGR_MUST_USE;
+
+/*
+ * Makes the links in pg_tblspc (which is made where it is missing).  In place, where there may be others: one that
+ * leads to the right directory is left alone, any other one replaced by a rename, a directory of this name removed with
+ * what is in it; links of tablespaces that the layout does not have go; before either, so do the leftovers that it led
+ * to.
+ *
+ * Call it before anything is written into the tablespaces, so that an interrupted run finds its own directories again.
+ */
+int pgr_layout_link_tablespaces(struct pgr_layout *l, struct pgr_err *err) PGR_MUST_USE;
+
+/*
+ * In place: the version directories of tablespaces that are linked here and that the server does not have any more, or
+ * that are to be elsewhere.  They are removed unless they may be somebody else's: version_dir is not known, the
+ * directory that holds them has the name of one of the server's locations, or one of the layout's directories lies in
+ * them.  (What has become the directory of another tablespace is not listed.)
+ */
+struct pgr_layout_leftover {
+	uint32_t oid;
+	char *path;   /* "/srv/ts/PG_15_202209061"; without a version_dir "/srv/ts" */
+	bool is_left; /* not removed: somebody should look at it */
+};
+/* Known from pgr_layout_prepare_tablespaces on; the layout's.  Returns how many there are. */
+size_t pgr_layout_leftovers(const struct pgr_layout *l, const struct pgr_layout_leftover **list);
 
 /* The open directory (stays the layout's) that archive members of a tablespace (oid 0: the data directory) are relative
  * to.  -1 for an unknown tablespace. */
@@ -86,6 +131,7 @@ const char *pgr_layout_location(const struct pgr_layout *l, const char *path, co
 size_t pgr_layout_tablespaces(const struct pgr_layout *l);
 uint32_t pgr_layout_tablespace_oid(const struct pgr_layout *l, size_t i);
 
+const char *pgr_layout_version_dir(const struct pgr_layout *l); /* NULL */
 const char *pgr_layout_data_dir(const struct pgr_layout *l);
 const char *pgr_layout_wal_name(const struct pgr_layout *l); /* "pg_wal" or "pg_xlog" */
 mode_t pgr_layout_dir_mode(const struct pgr_layout *l);

@@ -99,6 +99,15 @@ int pgr_root_make(const struct pgr_sys *sys, struct pgr_root *r, mode_t mode, st
 	return open_root(sys, r, mode, err);
 }
 
+int pgr_root_open(const struct pgr_sys *sys, struct pgr_root *r, struct pgr_err *err)
+{
+	enum pgr_dirstate state;
+
+	if (pgr_fs_dir_state(sys, r->path, &state, err) != PGR_OK)
+		return PGR_ERR;
+	return state == PGR_DIR_NOT_EMPTY ? open_root(sys, r, 0, err) : PGR_MORE;
+}
+
 /* ---- telling apart ---- */
 
 bool pgr_root_same(const struct pgr_root *a, const struct pgr_root *b)

@@ -43,6 +43,10 @@ int pgr_root_check(const struct pgr_sys *sys, const struct pgr_root *r, bool *mi
  */
 int pgr_root_make(const struct pgr_sys *sys, struct pgr_root *r, mode_t mode, struct pgr_err *err) PGR_MUST_USE;
 
+/* Opens a directory that has something in it; it is neither synced with its parents nor removed later.  PGR_MORE: it is
+ * missing or empty, and was not opened. */
+int pgr_root_open(const struct pgr_sys *sys, struct pgr_root *r, struct pgr_err *err) PGR_MUST_USE;
+
 /* Whether two open roots are one directory. */
 bool pgr_root_same(const struct pgr_root *a, const struct pgr_root *b);
 

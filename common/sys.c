@@ -96,6 +96,11 @@ static int real_fstatat(SELF, int dirfd, const char *path, struct stat *st, int 
 	return fstatat(dirfd, path, st, flags);
 }
 
+static int real_statx(SELF, int dirfd, const char *path, int flags, unsigned mask, struct statx *st)
+{
+	return statx(dirfd, path, flags, mask, st);
+}
+
 static int real_fchmod(SELF, int fd, mode_t mode)
 {
 	return fchmod(fd, mode);
@@ -199,6 +204,7 @@ const struct pgr_sys *pgr_sys_real(void)
 		.flock = real_flock,
 		.fstat = real_fstat,
 		.fstatat = real_fstatat,
+		.statx = real_statx,
 		.fchmod = real_fchmod,
 		.mkdirat = real_mkdirat,
 		.unlinkat = real_unlinkat,

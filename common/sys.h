@@ -38,6 +38,7 @@ struct pgr_sys {
 	int (*flock)(const struct pgr_sys *, int fd, int operation);
 	int (*fstat)(const struct pgr_sys *, int fd, struct stat *st);
 	int (*fstatat)(const struct pgr_sys *, int dirfd, const char *path, struct stat *st, int flags);
+	int (*statx)(const struct pgr_sys *, int dirfd, const char *path, int flags, unsigned mask, struct statx *st);
 	int (*fchmod)(const struct pgr_sys *, int fd, mode_t mode);
 	int (*mkdirat)(const struct pgr_sys *, int dirfd, const char *path, mode_t mode);
 	int (*unlinkat)(const struct pgr_sys *, int dirfd, const char *path, int flags);

@@ -181,6 +181,14 @@ static int fault_fstatat(const struct pgr_sys *sys, int dirfd, const char *path,
 	return fails(f, "fstatat", NULL) ? -1 : f->real->fstatat(f->real, dirfd, path, st, flags);
 }
 
+static int fault_statx(const struct pgr_sys *sys, int dirfd, const char *path, int flags, unsigned mask,
+		       struct statx *st)
+{
+	struct pgr_fault_sys *f = fault_of(sys);
+
+	return fails(f, "statx", NULL) ? -1 : f->real->statx(f->real, dirfd, path, flags, mask, st);
+}
+
 static int fault_fchmod(const struct pgr_sys *sys, int fd, mode_t mode)
 {
 	struct pgr_fault_sys *f = fault_of(sys);
@@ -331,6 +339,7 @@ static const struct pgr_sys fault_calls = {
 	.flock = fault_flock,
 	.fstat = fault_fstat,
 	.fstatat = fault_fstatat,
+	.statx = fault_statx,
 	.fchmod = fault_fchmod,
 	.mkdirat = fault_mkdirat,
 	.unlinkat = fault_unlinkat,

@@ -140,16 +140,24 @@ static void say(void *arg, const char *line)
 	ck_assert_int_eq(pgr_buf_printf(&said, &e, "%s\n", line), PGR_OK);
 }
 
+/* "@" stands for the test's directory. */
+static void expand(struct pgr_buf *out, const char *text)
+{
+	struct pgr_err e;
+
+	for (; *text != '\0'; text++)
+		ck_assert_int_eq(*text == '@' ? pgr_buf_puts(out, tree.path, &e)
+					      : pgr_buf_put8(out, (uint8_t)*text, &e),
+				 PGR_OK);
+}
+
 /* Cleans, and compares what was said; "@" in `want` stands for the test's directory. */
 static void clean_says(const char *want)
 {
 	struct pgr_buf w = {0};
-	struct pgr_err e;
 
 	must(pgr_layout_clean(layout, say, NULL, &err));
-	for (; *want != '\0'; want++)
-		ck_assert_int_eq(*want == '@' ? pgr_buf_puts(&w, tree.path, &e) : pgr_buf_put8(&w, (uint8_t)*want, &e),
-				 PGR_OK);
+	expand(&w, want);
 	ck_assert_str_eq(pgr_buf_str(&said), pgr_buf_str(&w));
 	pgr_buf_fini(&w);
 }
@@ -888,10 +896,721 @@ START_TEST(clean_first_failure)
 }
 END_TEST
 
+/* ---- in place: a data directory that is not empty ---- */
+
+#define VERSION_DIR "PG_15_202209061"
+
+static void setup_old(void)
+{
+	setup_spaces();
+	opts.in_place = true;
+	opts.version_dir = VERSION_DIR;
+	tmp_mkdir(&tree, "data", 0755);
+	tmp_write(&tree, "data/PG_VERSION", "15\n");
+}
+
+static void make_link(const char *target, const char *name)
+{
+	ck_assert_int_eq(symlink(target[0] == '@' ? tmp_at(&tree, target + 2) : target, tmp_at(&tree, name)), 0);
+}
+
+/* A tablespace's directory with a file of this cluster. */
+static void make_small_space(const char *name)
+{
+	char path[PATH_MAX];
+
+	tmp_mkdir(&tree, name, 0700);
+	snprintf(path, sizeof(path), "%s/" VERSION_DIR, name);
+	tmp_mkdir(&tree, path, 0700);
+	snprintf(path, sizeof(path), "%s/" VERSION_DIR "/1", name);
+	tmp_write(&tree, path, "x");
+}
+
+/* And with files of another one and of somebody else. */
+static void make_space_dir(const char *name)
+{
+	char path[PATH_MAX];
+
+	make_small_space(name);
+	snprintf(path, sizeof(path), "%s/PG_14_202107181", name);
+	tmp_mkdir(&tree, path, 0700);
+	snprintf(path, sizeof(path), "%s/other", name);
+	tmp_write(&tree, path, "x");
+}
+
+static bool has_version(const char *name)
+{
+	char path[PATH_MAX];
+
+	snprintf(path, sizeof(path), "%s/" VERSION_DIR "/1", name);
+	return tmp_exists(&tree, path);
+}
+
+static void take_over_ok(void)
+{
+	prepare_ok();
+	must(prepare_spaces());
+	must(pgr_layout_take_over(layout, &err));
+	must(pgr_layout_link_tablespaces(layout, &err));
+}
+
+/* "16385 @/ts/PG_15_202209061", and "left" behind what is left. */
+static void check_leftovers(const char *want)
+{
+	const struct pgr_layout_leftover *left;
+	size_t n = pgr_layout_leftovers(layout, &left);
+	struct pgr_buf is = {0};
+	struct pgr_err e;
+
+	for (size_t i = 0; i < n; i++) {
+		size_t top = strlen(tree.path);
+
+		ck_assert_int_eq(strncmp(left[i].path, tree.path, top), 0);
+		ck_assert_int_eq(pgr_buf_printf(&is, &e, "%u @%s%s\n", left[i].oid, left[i].path + top,
+						left[i].is_left ? " left" : ""),
+				 PGR_OK);
+	}
+	ck_assert_int_eq(pgr_buf_puts(&is, "", &e), PGR_OK);
+	ck_assert_str_eq(pgr_buf_str(&is), want);
+	pgr_buf_fini(&is);
+}
+
+START_TEST(old_data)
+{
+	opts.dir_mode = 0750;
+	prepare_ok();
+	ck_assert_uint_eq(tmp_mode(&tree, "data"), S_IFDIR | 0755);
+	ck_assert_uint_eq(tmp_entries(data_dir), 1);
+	must(prepare_spaces());
+	ck_assert_uint_eq(tmp_entries(data_dir), 1);
+	must(pgr_layout_take_over(layout, &err));
+	ck_assert_uint_eq(tmp_mode(&tree, "data"), S_IFDIR | 0750);
+	must(pgr_layout_link_tablespaces(layout, &err));
+	ck_assert_uint_eq(tmp_entries(data_dir), 1);
+	must(pgr_layout_sync(layout, true, &err));
+	clean_says("");
+	ck_assert(tmp_exists(&tree, "data/PG_VERSION"));
+}
+END_TEST
+
+/* Without anything in it, it is filled as any other. */
+START_TEST(old_data_empty)
+{
+	ck_assert_int_eq(unlink(tmp_at(&tree, "data/PG_VERSION")), 0);
+	opts.wal_dir = wal_dir;
+	announce(16385, "@/ts");
+	announce(16386, "pg_tblspc/16386");
+	prepare_ok();
+	tmp_check_link(&tree, "data/pg_wal", wal_dir);
+	must(prepare_spaces());
+	must(pgr_layout_take_over(layout, &err));
+	ck_assert_uint_eq(tmp_mode(&tree, "data"), S_IFDIR | 0755);
+	must(pgr_layout_link_tablespaces(layout, &err));
+	tmp_check_link(&tree, "data/pg_tblspc/16385", tmp_at(&tree, "ts"));
+	check_wal_root("wal", 1);
+	check_leftovers("");
+	clean_says("removing contents of data directory \"@/data\"\nremoving WAL directory \"@/wal\"\n"
+		   "removing tablespace directory \"@/ts\"\n");
+}
+END_TEST
+
+/* What an interrupted first run left is an old copy to the next one. */
+START_TEST(old_resumed)
+{
+	ck_assert_int_eq(unlink(tmp_at(&tree, "data/PG_VERSION")), 0);
+	opts.wal_dir = wal_dir;
+	announce(16385, "@/ts");
+	take_over_ok();
+	check_wal_root("wal", 1);
+	tmp_write(&tree, "wal/000000010000000000000001", "x");
+	tmp_write(&tree, "ts/file", "x");
+	pgr_layout_free(layout);
+	take_over_ok();
+	ck_assert_uint_eq(tmp_entries(wal_dir), 0);
+	check_wal_root("wal", 1);
+	ck_assert(tmp_exists(&tree, "ts/file"));
+}
+END_TEST
+
+/* ---- in place: pg_wal ---- */
+
+START_TEST(old_wal_directory)
+{
+	const char *rest;
+	int fd;
+
+	tmp_mkdir(&tree, "data/pg_wal", 0700);
+	tmp_mkdir(&tree, "data/pg_wal/lost+found", 0700);
+	tmp_mkdir(&tree, "data/pg_wal/archive_status", 0700);
+	tmp_write(&tree, "data/pg_wal/archive_status/x.done", "");
+	tmp_write(&tree, "data/pg_wal/x", "x");
+	prepare_ok();
+	pgr_layout_resolve(layout, "pg_wal/x", &fd, &rest);
+	ck_assert_int_ne(fd, pgr_layout_root(layout, 0));
+	ck_assert_str_eq(rest, "x");
+	ck_assert_uint_eq(tmp_entries(tmp_at(&tree, "data/pg_wal")), 3);
+	must(pgr_layout_take_over(layout, &err));
+	ck_assert_uint_eq(tmp_entries(tmp_at(&tree, "data/pg_wal")), 1);
+	check_wal_root("data/pg_wal", 2);
+}
+END_TEST
+
+START_TEST(old_wal_missing)
+{
+	prepare_ok();
+	must(pgr_layout_take_over(layout, &err));
+	ck_assert(!tmp_exists(&tree, "data/pg_wal"));
+	check_wal_root("data/pg_wal", 1);
+}
+END_TEST
+
+START_TEST(old_wal_no_directory)
+{
+	tmp_write(&tree, "data/pg_wal", "x");
+	prepare_ok();
+	must(pgr_layout_take_over(layout, &err));
+	ck_assert(!tmp_exists(&tree, "data/pg_wal"));
+	check_wal_root("data/pg_wal", 1);
+}
+END_TEST
+
+static const struct {
+	const char *target;
+	bool empty;
+} wal_links[] = {{"@/wal", false}, {"@/wal", true}, {"../wal", false}};
+
+START_TEST(old_wal_link_kept)
+{
+	tmp_mkdir(&tree, "wal", 0700);
+	if (!wal_links[_i].empty)
+		tmp_write(&tree, "wal/x", "x");
+	make_link(wal_links[_i].target, "data/pg_wal");
+	prepare_ok();
+	ck_assert_uint_eq(tmp_entries(wal_dir), wal_links[_i].empty ? 0 : 1);
+	must(pgr_layout_take_over(layout, &err));
+	ck_assert_uint_eq(tmp_mode(&tree, "data/pg_wal") & S_IFMT, S_IFLNK);
+	ck_assert_uint_eq(tmp_entries(wal_dir), 0);
+	check_wal_root("wal", 1);
+	must(pgr_layout_sync(layout, true, &err));
+	must(pgr_layout_syncfs(layout, &err));
+}
+END_TEST
+
+static const struct {
+	const char *target, *msg;
+} bad_wal_links[] = {
+	{"@/gone", "\"@/data/pg_wal\" is a link to \"@/gone\", which does not exist"},
+	{"@/data", "WAL directory \"@/data\" is the data directory"},
+	{"..", "WAL directory \"@\" holds the data directory \"@/data\""},
+	{"PG_VERSION", "could not access directory \"@/data/PG_VERSION\": Not a directory"},
+};
+
+START_TEST(old_wal_link_refused)
+{
+	struct pgr_buf want = {0};
+
+	make_link(bad_wal_links[_i].target, "data/pg_wal");
+	make(pgr_sys_real());
+	ck_assert_int_eq(pgr_layout_prepare(layout, &err), PGR_ERR);
+	expand(&want, bad_wal_links[_i].msg);
+	ck_assert_str_eq(err.msg, pgr_buf_str(&want));
+	pgr_buf_fini(&want);
+	ck_assert(_i != 0 || strstr(err.hint, "--waldir") != NULL);
+	ck_assert(!tmp_exists(&tree, "gone") && tmp_exists(&tree, "data/PG_VERSION"));
+}
+END_TEST
+
+/* What is in pg_wal's place before --waldir takes it. */
+enum was { WAS_NOTHING, WAS_DIR, WAS_FILE, WAS_LINK, WAS_DANGLING, WAS_END };
+
+START_TEST(old_waldir)
+{
+	opts.wal_dir = wal_dir;
+	switch ((enum was)_i) {
+	case WAS_DIR:
+		tmp_mkdir(&tree, "data/pg_wal", 0700);
+		tmp_mkdir(&tree, "data/pg_wal/summaries", 0700);
+		tmp_write(&tree, "data/pg_wal/summaries/x", "x");
+		break;
+	case WAS_FILE:
+		tmp_write(&tree, "data/pg_wal", "x");
+		break;
+	case WAS_LINK:
+		tmp_mkdir(&tree, "oldwal", 0700);
+		tmp_write(&tree, "oldwal/x", "x");
+		make_link("@/oldwal", "data/pg_wal");
+		break;
+	case WAS_DANGLING:
+		make_link("@/gone", "data/pg_wal");
+		break;
+	default:
+		break;
+	}
+	prepare_ok();
+	ck_assert(tmp_exists(&tree, "data/pg_wal") == (_i != WAS_NOTHING));
+	must(pgr_layout_take_over(layout, &err));
+	tmp_check_link(&tree, "data/pg_wal", wal_dir);
+	check_wal_root("wal", 1);
+	ck_assert(_i != WAS_LINK || tmp_exists(&tree, "oldwal/x"));
+}
+END_TEST
+
+/* The same directory, by another name. */
+START_TEST(old_waldir_is_linked)
+{
+	opts.wal_dir = wal_dir;
+	tmp_mkdir(&tree, "realwal", 0700);
+	tmp_write(&tree, "realwal/x", "x");
+	make_link("@/realwal", "wal");
+	make_link("../realwal", "data/pg_wal");
+	prepare_ok();
+	must(pgr_layout_take_over(layout, &err));
+	tmp_check_link(&tree, "data/pg_wal", "../realwal");
+	check_wal_root("realwal", 1);
+	ck_assert(!tmp_exists(&tree, "realwal/x"));
+}
+END_TEST
+
+START_TEST(old_waldir_not_empty)
+{
+	opts.wal_dir = wal_dir;
+	tmp_mkdir(&tree, "wal", 0700);
+	tmp_write(&tree, "wal/x", "x");
+	tmp_mkdir(&tree, "data/pg_wal", 0700);
+	make(pgr_sys_real());
+	check_failed(pgr_layout_prepare(layout, &err), PGR_E_USAGE, "directory \"%s\" exists but is not empty",
+		     wal_dir);
+}
+END_TEST
+
+START_TEST(old_waldir_inside)
+{
+	snprintf(wal_dir, sizeof(wal_dir), "%s/data/pg_wal%s", tree.path, _i == 0 ? "" : "/a/b");
+	opts.wal_dir = wal_dir;
+	tmp_mkdir(&tree, "data/pg_wal", 0700);
+	make(pgr_sys_real());
+	check_failed(pgr_layout_prepare(layout, &err), PGR_E_USAGE,
+		     "WAL directory \"%s\" lies in \"%s/pg_wal\", which it is to replace", wal_dir, data_dir);
+	ck_assert_uint_eq(tmp_entries(tmp_at(&tree, "data/pg_wal")), 0);
+}
+END_TEST
+
+static const char *mount_name;
+
+static int mount_statx(const struct pgr_sys *sys, int fd, const char *path, int flags, unsigned mask, struct statx *x)
+{
+	(void)sys;
+	if (statx(fd, path, flags, mask, x) != 0)
+		return -1;
+	x->stx_attributes_mask |= 0x2000;
+	x->stx_attributes = strcmp(path, mount_name) == 0 ? 0x2000 : 0;
+	return 0;
+}
+
+static struct pgr_sys mounts;
+
+static const struct pgr_sys *mounted_at(const char *name)
+{
+	mounts = *pgr_sys_real();
+	mounts.statx = mount_statx;
+	mount_name = name;
+	return &mounts;
+}
+
+START_TEST(old_waldir_mounted)
+{
+	opts.wal_dir = wal_dir;
+	tmp_mkdir(&tree, "data/pg_wal", 0700);
+	make(mounted_at("pg_wal"));
+	check_failed(pgr_layout_prepare(layout, &err), PGR_E_USAGE,
+		     "\"%s/pg_wal\" is a mount point and cannot be replaced by a link to \"%s\"", data_dir, wal_dir);
+	ck_assert(!tmp_exists(&tree, "wal"));
+}
+END_TEST
+
+/* It is emptied only; but what is mounted further down stops it before anything is gone. */
+START_TEST(old_wal_mounted)
+{
+	tmp_mkdir(&tree, "data/pg_wal", 0700);
+	tmp_write(&tree, "data/pg_wal/x", "x");
+	make(mounted_at("pg_wal"));
+	must(pgr_layout_prepare(layout, &err));
+	must(pgr_layout_take_over(layout, &err));
+	ck_assert_uint_eq(tmp_entries(tmp_at(&tree, "data/pg_wal")), 0);
+	tmp_mkdir(&tree, "data/pg_wal/a", 0700);
+	tmp_mkdir(&tree, "data/pg_wal/a/z", 0700);
+	tmp_write(&tree, "data/pg_wal/a/x", "x");
+	tmp_write(&tree, "data/pg_wal/x", "x");
+	mount_name = "z";
+	check_failed(pgr_layout_take_over(layout, &err), PGR_E_USAGE,
+		     "\"%s/pg_wal/a/z\" is a mount point and cannot be removed", data_dir);
+	ck_assert(tmp_exists(&tree, "data/pg_wal/x") && tmp_exists(&tree, "data/pg_wal/a/x"));
+}
+END_TEST
+
+/* ---- in place: tablespaces ---- */
+
+static void setup_old_spaces(void)
+{
+	setup_old();
+	tmp_mkdir(&tree, "data/pg_tblspc", 0700);
+}
+
+START_TEST(old_spaces_right)
+{
+	struct stat before, after;
+
+	make_space_dir("ts");
+	make_link("@/ts", "alias");
+	make_link("@/alias", "data/pg_tblspc/16385");
+	announce(16385, "@/ts");
+	ck_assert_int_eq(lstat(tmp_at(&tree, "data/pg_tblspc/16385"), &before), 0);
+	take_over_ok();
+	ck_assert_int_eq(lstat(tmp_at(&tree, "data/pg_tblspc/16385"), &after), 0);
+	ck_assert(before.st_ino == after.st_ino && before.st_ctim.tv_nsec == after.st_ctim.tv_nsec);
+	ck_assert(has_version("ts"));
+	check_leftovers("");
+	clean_says("");
+}
+END_TEST
+
+START_TEST(old_spaces_not_linked)
+{
+	make_space_dir("ts");
+	make_space_dir("ts2");
+	make_link("@/ts2", "data/pg_tblspc/16385");
+	announce(16385, "@/ts");
+	prepare_ok();
+	check_failed(prepare_spaces(), PGR_E_USAGE, "directory \"%s/ts\" exists but is not empty", tree.path);
+	ck_assert(has_version("ts") && has_version("ts2"));
+}
+END_TEST
+
+START_TEST(old_spaces_missing)
+{
+	announce(16385, "@/ts");
+	make_link("@/gone", "data/pg_tblspc/16386");
+	ck_assert_int_eq(rmdir(tmp_at(&tree, "data/pg_tblspc")), -1);
+	take_over_ok();
+	tmp_check_link(&tree, "data/pg_tblspc/16385", tmp_at(&tree, "ts"));
+	ck_assert_uint_eq(tmp_entries(tmp_at(&tree, "data/pg_tblspc")), 1);
+	check_leftovers("");
+}
+END_TEST
+
+START_TEST(old_spaces_no_directory)
+{
+	ck_assert_int_eq(rmdir(tmp_at(&tree, "data/pg_tblspc")), 0);
+	tmp_mkdir(&tree, "victim", 0700);
+	if (_i == 1)
+		make_link("@/victim", "data/pg_tblspc");
+	if (_i == 2)
+		tmp_write(&tree, "data/pg_tblspc", "x");
+	announce(16385, "@/ts");
+	announce(16386, "pg_tblspc/16386");
+	take_over_ok();
+	tmp_check_link(&tree, "data/pg_tblspc/16385", tmp_at(&tree, "ts"));
+	ck_assert_uint_eq(tmp_mode(&tree, "data/pg_tblspc/16386"), S_IFDIR | 0700);
+	ck_assert_uint_eq(tmp_entries(tmp_at(&tree, "victim")), 0);
+}
+END_TEST
+
+/* Of the directory that is no tablespace any more only what was this cluster's goes. */
+START_TEST(old_spaces_dropped)
+{
+	make_space_dir("ts");
+	make_link("@/ts", "data/pg_tblspc/16385");
+	make_link("@/ts", "data/pg_tblspc/16386");
+	prepare_ok();
+	must(prepare_spaces());
+	check_leftovers("16385 @/ts/" VERSION_DIR "\n");
+	ck_assert(has_version("ts"));
+	must(pgr_layout_take_over(layout, &err));
+	ck_assert(has_version("ts"));
+	must(pgr_layout_link_tablespaces(layout, &err));
+	ck_assert_uint_eq(tmp_entries(tmp_at(&tree, "data/pg_tblspc")), 0);
+	ck_assert_uint_eq(tmp_entries(tmp_at(&tree, "ts")), 2);
+	ck_assert(!tmp_exists(&tree, "ts/" VERSION_DIR));
+	must(pgr_layout_link_tablespaces(layout, &err));
+}
+END_TEST
+
+START_TEST(old_spaces_moved)
+{
+	make_space_dir("old");
+	make_link("../../old", "data/pg_tblspc/16385");
+	announce(16385, "/srv/ts");
+	map("/srv/ts", "/new");
+	take_over_ok();
+	tmp_check_link(&tree, "data/pg_tblspc/16385", tmp_at(&tree, "new"));
+	check_leftovers("16385 @/old/" VERSION_DIR "\n");
+	ck_assert(tmp_exists(&tree, "old/other") && !tmp_exists(&tree, "old/" VERSION_DIR));
+	ck_assert_uint_eq(tmp_entries(tmp_at(&tree, "data/pg_tblspc")), 1);
+}
+END_TEST
+
+/* Dropped and made again in its place: what is there is of use. */
+START_TEST(old_spaces_made_again)
+{
+	make_space_dir("ts");
+	make_link("@/ts", "data/pg_tblspc/16385");
+	announce(16390, "@/ts");
+	take_over_ok();
+	tmp_check_link(&tree, "data/pg_tblspc/16390", tmp_at(&tree, "ts"));
+	ck_assert_uint_eq(tmp_entries(tmp_at(&tree, "data/pg_tblspc")), 1);
+	ck_assert(has_version("ts"));
+	check_leftovers("");
+}
+END_TEST
+
+START_TEST(old_spaces_swapped)
+{
+	make_space_dir("a");
+	make_space_dir("b");
+	make_link("@/a", "data/pg_tblspc/16385");
+	make_link("@/b", "data/pg_tblspc/16386");
+	announce(16385, "@/b");
+	announce(16386, "@/a");
+	take_over_ok();
+	tmp_check_link(&tree, "data/pg_tblspc/16385", tmp_at(&tree, "b"));
+	tmp_check_link(&tree, "data/pg_tblspc/16386", tmp_at(&tree, "a"));
+	ck_assert(has_version("a") && has_version("b"));
+	check_leftovers("");
+}
+END_TEST
+
+/* The server's own directory, if it runs on this machine. */
+START_TEST(old_spaces_of_server)
+{
+	make_space_dir("srv");
+	make_link("@/srv", "alias");
+	make_link(_i == 0 ? "@/srv" : "@/alias", "data/pg_tblspc/16385");
+	announce(16385, "@/srv");
+	map("@/srv", "/new");
+	take_over_ok();
+	check_leftovers(_i == 0 ? "16385 @/srv/" VERSION_DIR " left\n" : "16385 @/alias/" VERSION_DIR " left\n");
+	ck_assert(has_version("srv"));
+	tmp_check_link(&tree, "data/pg_tblspc/16385", tmp_at(&tree, "new"));
+}
+END_TEST
+
+START_TEST(old_spaces_version_unknown)
+{
+	opts.version_dir = NULL;
+	make_space_dir("ts");
+	make_link("@/ts", "data/pg_tblspc/16385");
+	take_over_ok();
+	check_leftovers("16385 @/ts left\n");
+	ck_assert(has_version("ts"));
+	ck_assert_uint_eq(tmp_entries(tmp_at(&tree, "data/pg_tblspc")), 0);
+}
+END_TEST
+
+START_TEST(old_spaces_holds_root)
+{
+	make_space_dir("ts");
+	make_link("@/ts", "data/pg_tblspc/16385");
+	announce(16386, "@/ts/" VERSION_DIR "/new");
+	take_over_ok();
+	check_leftovers("16385 @/ts/" VERSION_DIR " left\n");
+	ck_assert(has_version("ts"));
+}
+END_TEST
+
+/* The version directory is a link, or the link leads to the data directory or to nothing that is a directory. */
+START_TEST(old_spaces_odd_links)
+{
+	tmp_mkdir(&tree, "ts", 0700);
+	make_space_dir("victim");
+	make_link("@/victim/" VERSION_DIR, "ts/" VERSION_DIR);
+	make_link("@/ts", "data/pg_tblspc/16385");
+	make_link("@/data", "data/pg_tblspc/16386");
+	make_link("../PG_VERSION", "data/pg_tblspc/16387");
+	make_link("@/empty", "data/pg_tblspc/16388");
+	make_link("@/victim", "data/pg_tblspc/016389");
+	make_link("16385", "data/pg_tblspc/16390");
+	tmp_mkdir(&tree, "empty", 0700);
+	tmp_mkdir(&tree, "data/" VERSION_DIR, 0700);
+	take_over_ok();
+	check_leftovers("16385 @/ts/" VERSION_DIR " left\n16390 @/data/pg_tblspc/16385/" VERSION_DIR " left\n");
+	ck_assert(has_version("victim") && tmp_exists(&tree, "data/" VERSION_DIR));
+	ck_assert_uint_eq(tmp_entries(tmp_at(&tree, "data/pg_tblspc")), 1); /* 016389 is not the layout's */
+}
+END_TEST
+
+START_TEST(old_spaces_leftover_mounted)
+{
+	make_space_dir("ts");
+	make_link("@/ts", "data/pg_tblspc/16385");
+	make(mounted_at(VERSION_DIR));
+	must(pgr_layout_prepare(layout, &err));
+	must(prepare_spaces());
+	check_failed(pgr_layout_link_tablespaces(layout, &err), PGR_E_USAGE,
+		     "\"%s/ts/" VERSION_DIR "\" is a mount point and cannot be removed", tree.path);
+	ck_assert(has_version("ts") && tmp_exists(&tree, "data/pg_tblspc/16385"));
+}
+END_TEST
+
+/* A copy that followed the links. */
+START_TEST(old_spaces_directory_for_link)
+{
+	make_space_dir("data/pg_tblspc/16385");
+	announce(16385, "@/ts");
+	take_over_ok();
+	tmp_check_link(&tree, "data/pg_tblspc/16385", tmp_at(&tree, "ts"));
+	check_leftovers("");
+}
+END_TEST
+
+START_TEST(old_spaces_directory_holds_root)
+{
+	make_space_dir("data/pg_tblspc/16385");
+	announce(16385, "/srv/ts");
+	map("/srv/ts", "/data/pg_tblspc/16385/new");
+	prepare_ok();
+	must(prepare_spaces());
+	must(pgr_layout_take_over(layout, &err));
+	check_failed(
+		pgr_layout_link_tablespaces(layout, &err), PGR_E_USAGE,
+		"directory \"%s/data/pg_tblspc/16385/new\" lies in \"%s/data/pg_tblspc/16385\", where a link must be",
+		tree.path, tree.path);
+	ck_assert(has_version("data/pg_tblspc/16385"));
+}
+END_TEST
+
+/* What is in an in-place tablespace's place: nothing, its directory, a link, a file. */
+START_TEST(old_spaces_in_place)
+{
+	const char *rest;
+	int fd;
+
+	make_space_dir("ts");
+	if (_i == 1)
+		make_space_dir("data/pg_tblspc/16385");
+	if (_i == 2)
+		make_link("@/ts", "data/pg_tblspc/16385");
+	if (_i == 3)
+		tmp_write(&tree, "data/pg_tblspc/16385", "x");
+	announce(16385, "pg_tblspc/16385");
+	prepare_ok();
+	must(prepare_spaces());
+	ck_assert_int_eq(pgr_layout_root(layout, 16385) >= 0, _i == 1);
+	must(pgr_layout_take_over(layout, &err));
+	must(pgr_layout_link_tablespaces(layout, &err));
+	ck_assert_uint_eq(tmp_mode(&tree, "data/pg_tblspc/16385"), S_IFDIR | 0700);
+	ck_assert_uint_eq(tmp_entries(tmp_at(&tree, "data/pg_tblspc/16385")), _i == 1 ? 3 : 0);
+	ck_assert(has_version("ts") == (_i != 2));
+	pgr_layout_resolve(layout, "pg_tblspc/16385", &fd, &rest);
+	ck_assert_int_ge(fd, 0);
+}
+END_TEST
+
+/* The link and what it stands for are there after a power cut before anything that is written through it. */
+START_TEST(old_spaces_synced)
+{
+	announce(16385, "@/ts");
+	pgr_fault_sys_init(&f, 0, 0);
+	make(&f.sys);
+	must(pgr_layout_prepare(layout, &err));
+	must(prepare_spaces());
+	must(pgr_layout_take_over(layout, &err));
+	ck_assert_uint_eq(f.fsyncs, 0);
+	must(pgr_layout_link_tablespaces(layout, &err));
+	ck_assert_uint_eq(f.fsyncs, 1);
+	must(pgr_layout_link_tablespaces(layout, &err));
+	ck_assert_uint_eq(f.fsyncs, 1);
+}
+END_TEST
+
+static int old_everything(void)
+{
+	if (pgr_layout_prepare(layout, &err) != PGR_OK || prepare_spaces() != PGR_OK ||
+	    pgr_layout_take_over(layout, &err) != PGR_OK)
+		return PGR_ERR;
+	return pgr_layout_link_tablespaces(layout, &err);
+}
+
+static void old_mess(void)
+{
+	make_small_space("a");
+	make_small_space("b");
+	make_small_space("c");
+	make_small_space("d");
+	make_link("@/a", "data/pg_tblspc/16385");
+	make_link("@/b", "data/pg_tblspc/16386");
+	make_link("@/c", "data/pg_tblspc/16387");
+	make_link("@/d", "data/pg_tblspc/16390");
+	make_small_space("data/pg_tblspc/16388");
+	tmp_mkdir(&tree, "data/pg_wal", 0700);
+	tmp_write(&tree, "data/pg_wal/x", "x");
+	nlist = 0;
+	announce(16385, "@/a");	    /* as it was */
+	announce(16386, "@/new/b"); /* moved */
+	announce(16388, "@/new/e");
+	announce(16389, "pg_tblspc/16389");
+	announce(16390, "pg_tblspc/16390");
+}
+
+static int quick_fsync(const struct pgr_sys *sys, int fd)
+{
+	(void)sys;
+	(void)fd;
+	return 0;
+}
+
+/* Wherever it ends, the next run makes of it what a run that did not end had made. */
+START_TEST(old_faults)
+{
+	static struct pgr_sys quick;
+	bool triggered = true;
+	unsigned at;
+
+	quick = *pgr_sys_real();
+	quick.fsync = quick_fsync;
+
+	for (at = 1; triggered; at++) {
+		int rc;
+
+		opts.wal_dir = _i == 0 ? NULL : wal_dir;
+		if (!tmp_exists(&tree, "data/pg_tblspc"))
+			tmp_mkdir(&tree, "data/pg_tblspc", 0700);
+		old_mess();
+		pgr_fault_sys_init(&f, at, EIO);
+		f.real = &quick;
+		make(&f.sys);
+		rc = old_everything();
+		triggered = f.triggered;
+		if (rc != PGR_OK) {
+			ck_assert(triggered);
+			ck_assert_msg(strstr(err.msg, P_tmpdir) != NULL, "%s: %s", f.failed_call, err.msg);
+		}
+		pgr_layout_free(layout);
+		make(&quick);
+		ck_assert_msg(old_everything() == PGR_OK, "after call %u, %s: %s", at, f.failed_call, err.msg);
+		pgr_layout_free(layout);
+		layout = NULL;
+		ck_assert_uint_eq(tmp_open_fds(), fds);
+		tmp_check_link(&tree, "data/pg_tblspc/16386", tmp_at(&tree, "new/b"));
+		ck_assert_uint_eq(tmp_entries(tmp_at(&tree, "data/pg_tblspc")), 5);
+		/* a failed look may make a leftover stay, and no more */
+		ck_assert(has_version("a") && tmp_exists(&tree, "c"));
+		if (!triggered)
+			ck_assert(!has_version("b") && !has_version("c") && !has_version("d"));
+		ck_assert_uint_eq(tmp_entries(opts.wal_dir != NULL ? wal_dir : tmp_at(&tree, "data/pg_wal")), 0);
+		tmp_remove(&tree);
+		ck_assert_int_eq(mkdir(tree.path, 0700), 0);
+		tmp_mkdir(&tree, "data", 0755);
+		tmp_write(&tree, "data/PG_VERSION", "15\n");
+	}
+	ck_assert_uint_ge(at, 100);
+}
+END_TEST
+
 static Suite *layout_suite(void)
 {
 	Suite *s = suite_create("layout");
 	TCase *m = tcase_create("map"), *d = tcase_create("directories"), *t = tcase_create("tablespaces");
+	TCase *o = tcase_create("in place"), *p = tcase_create("tablespaces in place");
 
 	tcase_add_test(m, map_splits);
 	tcase_add_loop_test(m, map_refuses, 0, sizeof(bad_maps) / sizeof(bad_maps[0]));
@@ -938,6 +1657,43 @@ static Suite *layout_suite(void)
 	tcase_add_test(t, clean_first_failure);
 	tcase_set_timeout(t, 60);
 	suite_add_tcase(s, t);
+	tcase_add_checked_fixture(o, setup_old, teardown);
+	tcase_add_test(o, old_data);
+	tcase_add_test(o, old_data_empty);
+	tcase_add_test(o, old_resumed);
+	tcase_add_test(o, old_wal_directory);
+	tcase_add_test(o, old_wal_missing);
+	tcase_add_test(o, old_wal_no_directory);
+	tcase_add_loop_test(o, old_wal_link_kept, 0, sizeof(wal_links) / sizeof(wal_links[0]));
+	tcase_add_loop_test(o, old_wal_link_refused, 0, sizeof(bad_wal_links) / sizeof(bad_wal_links[0]));
+	tcase_add_loop_test(o, old_waldir, 0, WAS_END);
+	tcase_add_test(o, old_waldir_is_linked);
+	tcase_add_test(o, old_waldir_not_empty);
+	tcase_add_loop_test(o, old_waldir_inside, 0, 2);
+	tcase_add_test(o, old_waldir_mounted);
+	tcase_add_test(o, old_wal_mounted);
+	suite_add_tcase(s, o);
+	tcase_add_checked_fixture(p, setup_old_spaces, teardown);
+	tcase_add_test(p, old_spaces_right);
+	tcase_add_test(p, old_spaces_not_linked);
+	tcase_add_test(p, old_spaces_missing);
+	tcase_add_loop_test(p, old_spaces_no_directory, 0, 3);
+	tcase_add_test(p, old_spaces_dropped);
+	tcase_add_test(p, old_spaces_moved);
+	tcase_add_test(p, old_spaces_made_again);
+	tcase_add_test(p, old_spaces_swapped);
+	tcase_add_loop_test(p, old_spaces_of_server, 0, 2);
+	tcase_add_test(p, old_spaces_version_unknown);
+	tcase_add_test(p, old_spaces_holds_root);
+	tcase_add_test(p, old_spaces_odd_links);
+	tcase_add_test(p, old_spaces_leftover_mounted);
+	tcase_add_test(p, old_spaces_directory_for_link);
+	tcase_add_test(p, old_spaces_directory_holds_root);
+	tcase_add_loop_test(p, old_spaces_in_place, 0, 4);
+	tcase_add_test(p, old_spaces_synced);
+	tcase_add_loop_test(p, old_faults, 0, 2);
+	tcase_set_timeout(p, 300);
+	suite_add_tcase(s, p);
 	return s;
 }
 
