@@ -65,10 +65,12 @@ RECEIVER_SRC = \
 	receiver/walsurvey.c
 
 BACKUP_SRC = \
+	backup/arrivals.c \
 	backup/basebackup.c \
 	backup/bbstream.c \
 	backup/controlfile.c \
 	backup/copyrows.c \
+	backup/delta_choose.c \
 	backup/delta_plan.c \
 	backup/dirsink.c \
 	backup/exclude.c \
@@ -76,8 +78,11 @@ BACKUP_SRC = \
 	backup/filelist.c \
 	backup/filesum.c \
 	backup/finish.c \
+	backup/full_label.c \
+	backup/incremental.c \
 	backup/inflate.c \
 	backup/keep.c \
+	backup/kept.c \
 	backup/label.c \
 	backup/lane_files.c \
 	backup/lane_query.c \
@@ -99,6 +104,7 @@ BACKUP_SRC = \
 	backup/outfile.c \
 	backup/packer.c \
 	backup/pagecheck.c \
+	backup/patch.c \
 	backup/pidfile.c \
 	backup/pieces.c \
 	backup/ratelimit.c \
@@ -113,15 +119,18 @@ BACKUP_SRC = \
 	backup/sql.c \
 	backup/stream_check.c \
 	backup/stream_seed.c \
+	backup/summary_facts.c \
 	backup/tar.c \
 	backup/tar_head.c \
 	backup/tar_inject.c \
 	backup/tar_out.c \
 	backup/tar_seed.c \
 	backup/tblspc_map.c \
+	backup/upload.c \
 	backup/wal_conn.c \
 	backup/wal_pack.c \
 	backup/wal_stream.c \
+	backup/walsummary.c \
 	backup/wipe.c
 
 TOOLS_SRC = \
@@ -148,14 +157,16 @@ UNIT_TESTS = \
 	proto/test_caps proto/test_client proto/test_command proto/test_copydata proto/test_fields proto/test_session \
 	proto/test_transport_socket proto/test_wire \
 	receiver/test_history receiver/test_receiver receiver/test_scan receiver/test_walcheck receiver/test_walpack receiver/test_walpage receiver/test_walrecord receiver/test_walstore \
-	backup/test_bbstream backup/test_controlfile backup/test_copyrows backup/test_delta_plan backup/test_dirsink \
-	backup/test_exclude backup/test_extract backup/test_filelist backup/test_filesum backup/test_inflate \
-	backup/test_lane_work backup/test_lanes backup/test_layout backup/test_listing backup/test_localtree \
-	backup/test_lowlevel backup/test_manifest backup/test_olddir backup/test_packer backup/test_pagecheck \
-	backup/test_ratelimit backup/test_readahead backup/test_recheck \
+	backup/test_bbstream backup/test_controlfile backup/test_copyrows backup/test_delta_choose \
+	backup/test_delta_plan backup/test_dirsink backup/test_exclude backup/test_extract \
+	backup/test_filelist backup/test_filesum backup/test_full_label backup/test_incremental \
+	backup/test_inflate backup/test_kept backup/test_lane_work backup/test_lanes backup/test_layout \
+	backup/test_listing backup/test_localtree backup/test_lowlevel backup/test_manifest \
+	backup/test_olddir backup/test_packer backup/test_pagecheck backup/test_ratelimit \
+	backup/test_readahead backup/test_recheck \
 	backup/test_recovery_conf backup/test_rowsum backup/test_sql backup/test_stream_check backup/test_tar \
 	backup/test_tar_head backup/test_tar_out \
-	backup/test_wal_stream \
+	backup/test_upload backup/test_wal_stream backup/test_walsummary \
 	tools/test_connopts tools/test_message tools/test_signals tools/test_syncnames
 
 FUZZ_TARGETS = fuzz_copydata fuzz_history fuzz_manifest fuzz_session fuzz_tar fuzz_walcheck

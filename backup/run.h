@@ -12,10 +12,13 @@
 #include "backup/extract.h"
 #include "backup/filelist.h"
 #include "common/buf.h"
+#include "common/digest.h"
 #include "common/err.h"
 #include "common/lsn.h"
 #include "proto/client.h"
+#include "proto/command.h"
 
+struct pgr_archive;
 struct pgr_bb_tablespace;
 struct pgr_bbstream;
 struct pgr_dirsink;
@@ -24,6 +27,7 @@ struct pgr_layout;
 struct pgr_lowlevel;
 struct pgr_pagecheck;
 struct pgr_pool;
+struct pgr_source;
 struct pgr_stream_check;
 struct pgr_wal_stream;
 
@@ -101,6 +105,19 @@ int pgr_run_connect(struct pgr_run *r, struct pgr_err *err) PGR_MUST_USE;
  * After a failure the stream may still be.
  */
 int pgr_lanes_seed_open(struct pgr_run *r, struct pgr_err *err) PGR_MUST_USE;
+
+/* What the sources that read one BASE_BACKUP share. */
+struct pgr_base_backup_cmd pgr_stream_seed_command(const struct pgr_run *r);
+enum pgr_digest_algo pgr_stream_seed_digest(const struct pgr_run *r); /* of the server's manifest */
+int pgr_stream_seed_check_verify(const struct pgr_run *r, struct pgr_err *err) PGR_MUST_USE; /* --verify-transfer */
+void pgr_stream_seed_on_file(void *arg, const char *path);				     /* arg is the run */
+typedef int pgr_seed_archive_fn(void *arg, const struct pgr_archive *a, struct pgr_source *source, struct pgr_err *err);
+/* Receives all archives: those of tablespaces, decompressed, go to `fn`, the manifest to r->check, and with
+ * `keep_manifest` into PGR_MANIFEST_TMP. */
+int pgr_stream_seed_receive(struct pgr_run *r, pgr_seed_archive_fn *fn, void *arg, bool keep_manifest,
+			    struct pgr_err *err) PGR_MUST_USE;
+int pgr_stream_seed_end(struct pgr_run *r, struct pgr_err *err) PGR_MUST_USE;
+int pgr_stream_seed_verify(struct pgr_run *r, struct pgr_err *err) PGR_MUST_USE;
 
 /* Ends what a source still holds; NULLs are allowed. */
 void pgr_stream_seed_release(struct pgr_run *r);

@@ -28,7 +28,7 @@ enum state { COMING, SUMMED, LEFT_OUT };
  * A file that came.  `sum` and `state` are the writer's that finishes the file, from its first block until the sink was
  * drained.
  */
-struct entry {
+struct pgr_stream_entry {
 	struct pgr_stream_check *owner;
 	struct pgr_filesum *sum; /* while it is written; NULL */
 	uint64_t size;
@@ -40,7 +40,7 @@ struct entry {
 struct chunk {
 	struct chunk *next;
 	size_t used;
-	_Alignas(struct entry) char data[CHUNK_BYTES];
+	_Alignas(struct pgr_stream_entry) char data[CHUNK_BYTES];
 };
 
 struct pgr_stream_check {
@@ -58,15 +58,15 @@ struct pgr_stream_check {
 
 /* ---- what came ---- */
 
-static const char *path_of(const struct entry *e)
+static const char *path_of(const struct pgr_stream_entry *e)
 {
 	return e->tail + e->owner->sum_len;
 }
 
 static size_t entry_bytes(size_t sum_len, size_t path_len)
 {
-	const size_t align = _Alignof(struct entry);
-	size_t n = offsetof(struct entry, tail) + sum_len + path_len + 1;
+	const size_t align = _Alignof(struct pgr_stream_entry);
+	size_t n = offsetof(struct pgr_stream_entry, tail) + sum_len + path_len + 1;
 
 	return (n + align - 1) / align * align;
 }
@@ -77,9 +77,9 @@ struct walk {
 	size_t off;
 };
 
-static struct entry *walk_next(const struct pgr_stream_check *c, struct walk *w)
+static struct pgr_stream_entry *walk_next(const struct pgr_stream_check *c, struct walk *w)
 {
-	struct entry *e;
+	struct pgr_stream_entry *e;
 
 	if (w->chunk == NULL)
 		w->chunk = c->first;
@@ -91,7 +91,7 @@ static struct entry *walk_next(const struct pgr_stream_check *c, struct walk *w)
 	}
 	if (w->chunk == NULL)
 		return NULL;
-	e = (struct entry *)(void *)(w->chunk->data + w->off);
+	e = (struct pgr_stream_entry *)(void *)(w->chunk->data + w->off);
 	w->off += entry_bytes(c->sum_len, strlen(path_of(e)));
 	return e;
 }
@@ -119,12 +119,12 @@ static void *allot(struct pgr_stream_check *c, size_t bytes)
 }
 
 /* The manifest has the paths below the data directory, as if tablespaces were there (AddFileToBackupManifest). */
-static int add(struct pgr_stream_check *c, uint32_t oid, const char *name, uint64_t size, struct entry **out,
+static int add(struct pgr_stream_check *c, uint32_t oid, const char *name, uint64_t size, struct pgr_stream_entry **out,
 	       struct pgr_err *err)
 {
 	char prefix[32] = "";
 	size_t len, prefix_len;
-	struct entry *e;
+	struct pgr_stream_entry *e;
 
 	if (oid != 0)
 		snprintf(prefix, sizeof(prefix), "pg_tblspc/%" PRIu32 "/", oid);
@@ -135,7 +135,7 @@ static int add(struct pgr_stream_check *c, uint32_t oid, const char *name, uint6
 	e = allot(c, entry_bytes(c->sum_len, len));
 	if (e == NULL)
 		return pgr_err_nomem(err);
-	*e = (struct entry){.owner = c, .size = size};
+	*e = (struct pgr_stream_entry){.owner = c, .size = size};
 	memcpy(e->tail + c->sum_len, prefix, prefix_len);
 	memcpy(e->tail + c->sum_len + prefix_len, name, len - prefix_len + 1);
 	c->n++;
@@ -148,12 +148,12 @@ static int add(struct pgr_stream_check *c, uint32_t oid, const char *name, uint6
 
 static void watch_block(void *arg, uint64_t off, const uint8_t *data, size_t len)
 {
-	const struct entry *e = arg;
+	const struct pgr_stream_entry *e = arg;
 
 	pgr_filesum_block(e->sum, off, data, len);
 }
 
-static int end_sum(struct entry *e, struct pgr_filesum *sum, uint64_t size, struct pgr_err *err)
+static int end_sum(struct pgr_stream_entry *e, struct pgr_filesum *sum, uint64_t size, struct pgr_err *err)
 {
 	uint8_t result[PGR_DIGEST_MAX];
 	size_t len;
@@ -167,31 +167,60 @@ static int end_sum(struct entry *e, struct pgr_filesum *sum, uint64_t size, stru
 
 static void watch_done(void *arg, uint64_t size)
 {
-	struct entry *e = arg;
+	struct pgr_stream_entry *e = arg;
+	uint8_t sum[PGR_DIGEST_MAX];
 	struct pgr_err err;
+	size_t len;
 
-	if (end_sum(e, e->sum, size, &err) != PGR_OK) {
+	if (pgr_stream_check_done(e, size, sum, &len, &err) != PGR_OK)
 		pgr_stop_post(e->owner->stop, &err);
-		return;
-	}
+}
+
+int pgr_stream_check_begin(struct pgr_stream_check *c, uint32_t oid, const char *name, uint64_t size,
+			   struct pgr_stream_entry **out, struct pgr_err *err)
+{
+	if (add(c, oid, name, size, out, err) != PGR_OK)
+		return PGR_ERR;
+	if (c->algo != PGR_DIGEST_NONE)
+		return pgr_filesum_new(&(*out)->sum, c->algo, err);
+	(*out)->state = SUMMED;
+	return PGR_OK;
+}
+
+void pgr_stream_check_block(struct pgr_stream_entry *e, uint64_t off, const void *data, size_t len)
+{
+	if (e->sum != NULL)
+		pgr_filesum_block(e->sum, off, data, len);
+}
+
+int pgr_stream_check_done(struct pgr_stream_entry *e, uint64_t size, uint8_t sum[PGR_DIGEST_MAX], size_t *len,
+			  struct pgr_err *err)
+{
+	*len = e->owner->sum_len;
+	if (e->sum == NULL)
+		return PGR_OK;
+	if (end_sum(e, e->sum, size, err) != PGR_OK)
+		return PGR_ERR;
 	pgr_filesum_free(e->sum);
 	e->sum = NULL;
+	memcpy(sum, e->tail, *len);
+	return PGR_OK;
+}
+
+bool pgr_stream_check_ordered(const struct pgr_stream_check *c)
+{
+	return c->watch.ordered;
 }
 
 int pgr_stream_check_file(struct pgr_stream_check *c, struct pgr_dirsink *sink, struct pgr_sink_file *f, uint32_t oid,
 			  const char *name, uint64_t size, struct pgr_err *err)
 {
-	struct entry *e;
+	struct pgr_stream_entry *e;
 
-	if (add(c, oid, name, size, &e, err) != PGR_OK)
+	if (pgr_stream_check_begin(c, oid, name, size, &e, err) != PGR_OK)
 		return PGR_ERR;
-	if (c->algo == PGR_DIGEST_NONE) {
-		e->state = SUMMED;
-		return PGR_OK;
-	}
-	if (pgr_filesum_new(&e->sum, c->algo, err) != PGR_OK)
-		return PGR_ERR;
-	pgr_dirsink_watch(sink, f, &c->watch, e);
+	if (e->sum != NULL)
+		pgr_dirsink_watch(sink, f, &c->watch, e);
 	return PGR_OK;
 }
 
@@ -199,7 +228,7 @@ int pgr_stream_check_content(struct pgr_stream_check *c, const char *name, const
 			     struct pgr_err *err)
 {
 	struct pgr_filesum *sum;
-	struct entry *e;
+	struct pgr_stream_entry *e;
 	int rc;
 
 	if (add(c, 0, name, len, &e, err) != PGR_OK || pgr_filesum_new(&sum, c->algo, err) != PGR_OK)
@@ -212,7 +241,7 @@ int pgr_stream_check_content(struct pgr_stream_check *c, const char *name, const
 
 int pgr_stream_check_left_out(struct pgr_stream_check *c, const char *name, uint64_t size, struct pgr_err *err)
 {
-	struct entry *e;
+	struct pgr_stream_entry *e;
 
 	if (add(c, 0, name, size, &e, err) != PGR_OK)
 		return PGR_ERR;
@@ -255,8 +284,8 @@ static bool may_be_unlisted(const char *path)
 	return strncmp(path, "pg_wal/", 7) == 0;
 }
 
-static int check_sum(const struct pgr_stream_check *c, const struct entry *e, const struct pgr_manifest_file *m,
-		     struct pgr_err *err)
+static int check_sum(const struct pgr_stream_check *c, const struct pgr_stream_entry *e,
+		     const struct pgr_manifest_file *m, struct pgr_err *err)
 {
 	if (m->algo != c->algo)
 		return pgr_err_set(err, PGR_E_DATA,
@@ -272,8 +301,8 @@ static int check_sum(const struct pgr_stream_check *c, const struct entry *e, co
 	return PGR_OK;
 }
 
-static int check_file(const struct pgr_stream_check *c, const struct entry *e, const struct pgr_manifest_file *m,
-		      struct pgr_err *err)
+static int check_file(const struct pgr_stream_check *c, const struct pgr_stream_entry *e,
+		      const struct pgr_manifest_file *m, struct pgr_err *err)
 {
 	if (m == NULL && may_be_unlisted(path_of(e)))
 		return PGR_OK;
@@ -293,27 +322,28 @@ static int check_file(const struct pgr_stream_check *c, const struct entry *e, c
 
 static int by_path(const void *a, const void *b)
 {
-	const struct entry *x = *(const struct entry *const *)a, *y = *(const struct entry *const *)b;
+	const struct pgr_stream_entry *x = *(const struct pgr_stream_entry *const *)a,
+				      *y = *(const struct pgr_stream_entry *const *)b;
 
 	return strcmp(path_of(x), path_of(y));
 }
 
 /* NULL: out of memory. */
-static struct entry **sorted(const struct pgr_stream_check *c)
+static struct pgr_stream_entry **sorted(const struct pgr_stream_check *c)
 {
-	struct entry **list = calloc(c->n + 1, sizeof(struct entry *));
+	struct pgr_stream_entry **list = calloc(c->n + 1, sizeof(struct pgr_stream_entry *));
 	struct walk w = {0};
 
 	if (list == NULL)
 		return NULL;
 	for (size_t i = 0; i < c->n; i++)
 		list[i] = walk_next(c, &w);
-	qsort(list, c->n, sizeof(struct entry *), by_path);
+	qsort(list, c->n, sizeof(struct pgr_stream_entry *), by_path);
 	return list;
 }
 
 /* Where a list has ended, what the other one has left comes first. */
-static int order(const struct entry *e, const struct pgr_manifest_file *m)
+static int order(const struct pgr_stream_entry *e, const struct pgr_manifest_file *m)
 {
 	if (e == NULL || m == NULL)
 		return e == NULL ? 1 : -1;
@@ -321,14 +351,15 @@ static int order(const struct entry *e, const struct pgr_manifest_file *m)
 }
 
 /* Both lists are sorted, so that they can be read side by side.  *err is the first difference. */
-static size_t count_differences(const struct pgr_stream_check *c, struct entry *const *list, struct pgr_err *err)
+static size_t count_differences(const struct pgr_stream_check *c, struct pgr_stream_entry *const *list,
+				struct pgr_err *err)
 {
 	const struct pgr_manifest_file *m = pgr_manifest_file(c->manifest, 0);
 	size_t differences = 0, i = 0, j = 0;
 	struct pgr_err later;
 
 	while (i < c->n || m != NULL) {
-		const struct entry *e = list[i];
+		const struct pgr_stream_entry *e = list[i];
 		int o = order(e, m);
 
 		if (check_file(c, o <= 0 ? e : NULL, o >= 0 ? m : NULL, differences == 0 ? err : &later) != PGR_OK)
@@ -343,7 +374,7 @@ static size_t count_differences(const struct pgr_stream_check *c, struct entry *
 
 int pgr_stream_check_compare(struct pgr_stream_check *c, struct pgr_err *err)
 {
-	struct entry **list = sorted(c);
+	struct pgr_stream_entry **list = sorted(c);
 	size_t n;
 
 	if (list == NULL)
@@ -392,7 +423,7 @@ int pgr_stream_check_new(struct pgr_stream_check **out, enum pgr_digest_algo alg
 void pgr_stream_check_free(struct pgr_stream_check *c)
 {
 	struct walk w = {0};
-	struct entry *e;
+	struct pgr_stream_entry *e;
 
 	if (c == NULL)
 		return;

@@ -13,6 +13,7 @@
 #ifndef PGR_BACKUP_STREAM_CHECK_H
 #define PGR_BACKUP_STREAM_CHECK_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -23,6 +24,7 @@ struct pgr_dirsink;
 struct pgr_sink_file;
 struct pgr_stop;
 struct pgr_stream_check;
+struct pgr_stream_entry;
 
 /*
  * `algo` is what the server was asked for; with PGR_DIGEST_NONE only names and sizes are compared.  A writer that
@@ -39,6 +41,17 @@ void pgr_stream_check_free(struct pgr_stream_check *c);
  */
 int pgr_stream_check_file(struct pgr_stream_check *c, struct pgr_dirsink *sink, struct pgr_sink_file *f, uint32_t oid,
 			  const char *name, uint64_t size, struct pgr_err *err) PGR_MUST_USE;
+
+/*
+ * The same for a file whose bytes the caller shows himself: begin, then its blocks (any thread; in ascending order when
+ * pgr_stream_check_ordered), then done, which also gives the sum to the caller (*len is 0 with PGR_DIGEST_NONE).
+ */
+int pgr_stream_check_begin(struct pgr_stream_check *c, uint32_t oid, const char *name, uint64_t size,
+			   struct pgr_stream_entry **out, struct pgr_err *err) PGR_MUST_USE;
+void pgr_stream_check_block(struct pgr_stream_entry *e, uint64_t off, const void *data, size_t len);
+int pgr_stream_check_done(struct pgr_stream_entry *e, uint64_t size, uint8_t sum[PGR_DIGEST_MAX], size_t *len,
+			  struct pgr_err *err) PGR_MUST_USE;
+bool pgr_stream_check_ordered(const struct pgr_stream_check *c);
 
 /* A file of the data directory that came, but is not written (yet): with its content. */
 int pgr_stream_check_content(struct pgr_stream_check *c, const char *name, const void *data, size_t len,

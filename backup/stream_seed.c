@@ -28,7 +28,7 @@ static uint64_t total_bytes(const struct pgr_bb_tablespace *list, size_t n)
 	return sum;
 }
 
-static struct pgr_base_backup_cmd make_command(const struct pgr_run *r)
+struct pgr_base_backup_cmd pgr_stream_seed_command(const struct pgr_run *r)
 {
 	const struct pgr_basebackup_opts *o = r->opts;
 	bool compressed = o->compress.where == PGR_COMP_SERVER; /* the server judges what was named */
@@ -51,7 +51,7 @@ static struct pgr_base_backup_cmd make_command(const struct pgr_run *r)
 }
 
 /* What was asked for.  A name that we do not know was refused by the server, too. */
-static enum pgr_digest_algo digest_of(const struct pgr_run *r)
+enum pgr_digest_algo pgr_stream_seed_digest(const struct pgr_run *r)
 {
 	enum pgr_digest_algo algo = PGR_DIGEST_CRC32C; /* the server's default */
 
@@ -61,9 +61,9 @@ static enum pgr_digest_algo digest_of(const struct pgr_run *r)
 }
 
 /* What came in a stream can only be compared with the manifest at its end. */
-static int check_verify_transfer(const struct pgr_run *r, struct pgr_err *err)
+int pgr_stream_seed_check_verify(const struct pgr_run *r, struct pgr_err *err)
 {
-	if (!r->opts->verify_transfer || (r->manifest && digest_of(r) != PGR_DIGEST_NONE))
+	if (!r->opts->verify_transfer || (r->manifest && pgr_stream_seed_digest(r) != PGR_DIGEST_NONE))
 		return PGR_OK;
 	pgr_err_set(err, PGR_E_USAGE, "a single stream cannot be verified without a backup manifest with checksums");
 	if (pgr_cap_has(r->version, PGR_CAP_MANIFEST))
@@ -74,11 +74,11 @@ static int check_verify_transfer(const struct pgr_run *r, struct pgr_err *err)
 
 static int stream_start(struct pgr_run *r, struct pgr_err *err)
 {
-	struct pgr_base_backup_cmd cmd = make_command(r);
+	struct pgr_base_backup_cmd cmd = pgr_stream_seed_command(r);
 	const struct pgr_bb_tablespace *list;
 	size_t n;
 
-	if (check_verify_transfer(r, err) != PGR_OK)
+	if (pgr_stream_seed_check_verify(r, err) != PGR_OK)
 		return PGR_ERR;
 	if (pgr_bbstream_start(&r->bb, r->client, &cmd, err) != PGR_OK)
 		return PGR_ERR;
@@ -91,7 +91,7 @@ static int stream_start(struct pgr_run *r, struct pgr_err *err)
 	r->progress.total_bytes = total_bytes(list, n);
 	if (r->opts->format == PGR_FORMAT_TAR)
 		return pgr_tar_seed_check(r, n, err);
-	if (r->manifest && pgr_stream_check_new(&r->check, digest_of(r), r->stop, err) != PGR_OK)
+	if (r->manifest && pgr_stream_check_new(&r->check, pgr_stream_seed_digest(r), r->stop, err) != PGR_OK)
 		return PGR_ERR;
 	return pgr_layout_prepare_tablespaces(r->layout, list, n, err);
 }
@@ -111,43 +111,57 @@ static int meter_read(struct pgr_source *s, void *dst, size_t cap, size_t *n, st
 	return pgr_source_read(m->from, dst, cap, n, err);
 }
 
-static void on_file(void *arg, const char *path)
+void pgr_stream_seed_on_file(void *arg, const char *path)
 {
 	struct pgr_run *r = arg;
 
 	snprintf(r->progress.file, sizeof(r->progress.file), "%s", path);
 }
 
-static int receive_manifest(struct pgr_run *r, struct pgr_source *source, struct pgr_err *err)
+/* Where the archives go. */
+struct taker {
+	struct pgr_run *run;
+	pgr_seed_archive_fn *fn;
+	void *arg;
+	bool keep_manifest;
+};
+
+static int read_manifest(struct pgr_run *r, struct pgr_source *source, struct pgr_run_file *f, struct pgr_err *err)
 {
-	struct pgr_run_file f;
 	char buf[32768];
 	size_t n = 0;
 	int rc;
 
-	if (pgr_run_file_open(&f, r, PGR_MANIFEST_TMP, err) != PGR_OK)
-		return PGR_ERR;
 	do {
 		rc = pgr_source_read(source, buf, sizeof(buf), &n, err);
 		if (rc == PGR_OK && n > 0)
 			rc = pgr_stream_check_manifest(r->check, buf, n, err);
-		if (rc == PGR_OK && n > 0)
-			rc = pgr_run_file_put(&f, buf, n, err);
+		if (rc == PGR_OK && n > 0 && f != NULL)
+			rc = pgr_run_file_put(f, buf, n, err);
 	} while (rc == PGR_OK && n > 0);
-	if (rc == PGR_OK)
-		rc = pgr_stream_check_manifest_end(r->check, err);
-	return pgr_run_file_end(&f, rc, err);
+	return rc == PGR_OK ? pgr_stream_check_manifest_end(r->check, err) : rc;
 }
 
-static int extract_inflated(struct pgr_run *r, struct pgr_extract *x, const struct pgr_archive *a,
-			    struct pgr_source *source, struct pgr_err *err)
+static int receive_manifest(const struct taker *t, struct pgr_source *source, struct pgr_err *err)
+{
+	struct pgr_run_file f;
+
+	if (!t->keep_manifest)
+		return read_manifest(t->run, source, NULL, err);
+	if (pgr_run_file_open(&f, t->run, PGR_MANIFEST_TMP, err) != PGR_OK)
+		return PGR_ERR;
+	return pgr_run_file_end(&f, read_manifest(t->run, source, &f, err), err);
+}
+
+static int take_inflated(const struct taker *t, const struct pgr_archive *a, struct pgr_source *source,
+			 struct pgr_err *err)
 {
 	struct pgr_inflate *z;
 	int rc;
 
-	if (pgr_inflate_new(&z, source, r->opts->compress.method, a->name, err) != PGR_OK)
+	if (pgr_inflate_new(&z, source, t->run->opts->compress.method, a->name, err) != PGR_OK)
 		return PGR_ERR;
-	rc = pgr_extract_archive(x, a, pgr_inflate_source(z), err);
+	rc = t->fn(t->arg, a, pgr_inflate_source(z), err);
 	pgr_inflate_free(z);
 	return rc;
 }
@@ -156,10 +170,9 @@ static int extract_inflated(struct pgr_run *r, struct pgr_extract *x, const stru
  * A thread of its own reads the socket while this one decompresses.  It sees the next archive begin when this one is
  * not finished here: so the name, which is the stream's, is copied.
  */
-static int receive_compressed(struct pgr_run *r, struct pgr_extract *x, const struct pgr_archive *a,
-			      struct pgr_err *err)
+static int receive_compressed(const struct taker *t, const struct pgr_archive *a, struct pgr_err *err)
 {
-	struct meter m = {.source = {.read = meter_read}, .run = r};
+	struct meter m = {.source = {.read = meter_read}, .run = t->run};
 	struct pgr_archive named = *a;
 	struct pgr_readahead *ahead = NULL;
 	char *name = strdup(a->name);
@@ -171,35 +184,37 @@ static int receive_compressed(struct pgr_run *r, struct pgr_extract *x, const st
 	rc = pgr_readahead_new(&ahead, a->source, READ_AHEAD_BYTES, err);
 	if (rc == PGR_OK) {
 		m.from = pgr_readahead_source(ahead);
-		rc = extract_inflated(r, x, &named, &m.source, err);
+		rc = take_inflated(t, &named, &m.source, err);
 	}
 	if (rc != PGR_OK) /* or the thread would wait for the server for ever */
-		pgr_stop_post(r->stop, err);
+		pgr_stop_post(t->run->stop, err);
 	pgr_readahead_free(ahead);
 	free(name);
 	return rc;
 }
 
-static int receive_archive(struct pgr_run *r, struct pgr_extract *x, const struct pgr_archive *a, struct pgr_err *err)
+static int receive_archive(const struct taker *t, const struct pgr_archive *a, struct pgr_err *err)
 {
-	struct meter m = {.source = {.read = meter_read}, .from = a->source, .run = r};
+	struct meter m = {.source = {.read = meter_read}, .from = a->source, .run = t->run};
+	const struct pgr_compress_spec *c = &t->run->opts->compress;
 
 	if (a->kind == PGR_ARCHIVE_MANIFEST) /* never compressed */
-		return receive_manifest(r, &m.source, err);
-	if (r->opts->compress.where == PGR_COMP_SERVER && r->opts->compress.method != PGR_COMP_NONE)
-		return receive_compressed(r, x, a, err);
-	return pgr_extract_archive(x, a, &m.source, err);
+		return receive_manifest(t, &m.source, err);
+	if (c->where == PGR_COMP_SERVER && c->method != PGR_COMP_NONE)
+		return receive_compressed(t, a, err);
+	return t->fn(t->arg, a, &m.source, err);
 }
 
-/* All archives; what must have been among them. */
-static int receive_archives(struct pgr_run *r, struct pgr_extract *x, struct pgr_err *err)
+int pgr_stream_seed_receive(struct pgr_run *r, pgr_seed_archive_fn *fn, void *arg, bool keep_manifest,
+			    struct pgr_err *err)
 {
+	struct taker t = {.run = r, .fn = fn, .arg = arg, .keep_manifest = keep_manifest};
 	struct pgr_archive a;
 	bool have_manifest = false;
 	int rc;
 
 	while ((rc = pgr_bbstream_next(r->bb, &a, err)) == PGR_OK) {
-		if (receive_archive(r, x, &a, err) != PGR_OK)
+		if (receive_archive(&t, &a, err) != PGR_OK)
 			return PGR_ERR;
 		if (a.kind == PGR_ARCHIVE_MANIFEST)
 			have_manifest = true;
@@ -208,11 +223,24 @@ static int receive_archives(struct pgr_run *r, struct pgr_extract *x, struct pgr
 	}
 	if (rc != PGR_MORE)
 		return PGR_ERR;
+	if (r->manifest && !have_manifest)
+		return pgr_err_set(err, PGR_E_PROTOCOL, "the server sent no backup manifest");
+	return PGR_OK;
+}
+
+static int extract(void *arg, const struct pgr_archive *a, struct pgr_source *source, struct pgr_err *err)
+{
+	return pgr_extract_archive(arg, a, source, err);
+}
+
+/* All archives; what must have been among them. */
+static int receive_archives(struct pgr_run *r, struct pgr_extract *x, struct pgr_err *err)
+{
+	if (pgr_stream_seed_receive(r, extract, x, true, err) != PGR_OK)
+		return PGR_ERR;
 	if (x->control.len == 0 || !x->have_backup_label)
 		return pgr_err_set(err, PGR_E_PROTOCOL, "the server's backup has no file \"%s\"",
 				   x->control.len == 0 ? "global/pg_control" : "backup_label");
-	if (r->manifest && !have_manifest)
-		return pgr_err_set(err, PGR_E_PROTOCOL, "the server sent no backup manifest");
 	return PGR_OK;
 }
 
@@ -224,7 +252,7 @@ static int stream_copy(struct pgr_run *r, struct pgr_err *err)
 				.sink = r->sink,
 				.check = r->check,
 				.replace_recovery = r->opts->write_recovery_conf,
-				.on_file = on_file,
+				.on_file = pgr_stream_seed_on_file,
 				.arg = r};
 	int rc = receive_archives(r, &x, err);
 
@@ -242,7 +270,7 @@ static int stream_copy(struct pgr_run *r, struct pgr_err *err)
  * A checksum failure does not end the run here: the copy is made complete and durable first, since it may be the only
  * one, and the error is the last word.
  */
-static int stream_end(struct pgr_run *r, struct pgr_err *err)
+int pgr_stream_seed_end(struct pgr_run *r, struct pgr_err *err)
 {
 	if (pgr_bbstream_finish(r->bb, &r->end, &r->end_tli, err) == PGR_OK)
 		return PGR_OK;
@@ -254,7 +282,7 @@ static int stream_end(struct pgr_run *r, struct pgr_err *err)
 }
 
 /* Bad pages on the server have the last word: the copy is what the server has, and may be all that is left of it. */
-static int stream_verify(struct pgr_run *r, struct pgr_err *err)
+int pgr_stream_seed_verify(struct pgr_run *r, struct pgr_err *err)
 {
 	if (r->check == NULL)
 		return PGR_OK;
@@ -279,6 +307,6 @@ void pgr_stream_seed_release(struct pgr_run *r)
 const struct pgr_seed_source pgr_stream_seed = {
 	.start = stream_start,
 	.copy = stream_copy,
-	.end = stream_end,
-	.verify = stream_verify,
+	.end = pgr_stream_seed_end,
+	.verify = pgr_stream_seed_verify,
 };

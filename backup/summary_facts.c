@@ -1,0 +1,132 @@
+#include "backup/summary_facts.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "backup/sql.h"
+#include "common/num.h"
+
+void pgr_summary_facts_fini(struct pgr_summary_facts *f)
+{
+	pgr_history_fini(&f->history);
+	*f = (struct pgr_summary_facts){0};
+}
+
+static const char question[] =
+	"SELECT (SELECT system_identifier::text FROM pg_control_system()), current_setting('summarize_wal'),"
+	" pg_is_in_recovery(), (SELECT catalog_version_no FROM pg_control_system()), i.database_block_size,"
+	" i.blocks_per_segment, i.bytes_per_wal_segment, i.data_page_checksum_version,"
+	" (SELECT redo_lsn FROM pg_control_checkpoint()),"
+	" (SELECT coalesce(sum(pg_database_size(d.oid)), 0)::bigint FROM pg_database d"
+	" WHERE has_database_privilege(d.oid, 'CONNECT'))"
+	" FROM pg_control_init() i";
+
+static bool is(const struct pgr_result *r, unsigned col, const char *text)
+{
+	const char *s = pgr_result_cell(r, 0, col, NULL);
+
+	return s != NULL && strcmp(s, text) == 0;
+}
+
+static bool cell_u32(const struct pgr_result *r, unsigned col, uint32_t *out)
+{
+	size_t len;
+	const char *s = pgr_result_cell(r, 0, col, &len);
+
+	return s != NULL && pgr_num_u32(s, len, out);
+}
+
+static bool cell_lsn(const struct pgr_result *r, unsigned col, pgr_lsn *out)
+{
+	size_t len;
+	const char *s = pgr_result_cell(r, 0, col, &len);
+
+	return s != NULL && pgr_lsn_parse(s, len, out);
+}
+
+/* Sizes decide what is written where, so impossible ones are refused. */
+static bool sizes_make_sense(const struct pgr_summary_facts *f)
+{
+	uint32_t page = f->block_bytes;
+
+	return page >= 1024 && page <= 32768 && (page & (page - 1)) == 0 && f->segment_blocks > 0 &&
+	       (uint64_t)f->segment_blocks * page <= (uint64_t)1 << 40;
+}
+
+static bool take(struct pgr_summary_facts *f, const struct pgr_result *r)
+{
+	size_t len;
+	const char *size = pgr_result_cell(r, 0, 9, &len);
+
+	f->summarize_wal = is(r, 1, "on");
+	f->in_recovery = is(r, 2, "t");
+	return (f->in_recovery || is(r, 2, "f")) && cell_u32(r, 3, &f->catalog_version) &&
+	       cell_u32(r, 4, &f->block_bytes) && cell_u32(r, 5, &f->segment_blocks) &&
+	       cell_u32(r, 6, &f->wal_segment_bytes) && cell_u32(r, 7, &f->checksum_version) &&
+	       cell_lsn(r, 8, &f->redo) && size != NULL && pgr_num_u64(size, len, &f->database_bytes) &&
+	       sizes_make_sense(f);
+}
+
+int pgr_summary_facts_ask(struct pgr_summary_facts *out, struct pgr_client *sql, struct pgr_client *repl,
+			  const struct pgr_system_id *id, struct pgr_err *err)
+{
+	struct pgr_result *r;
+	int rc = PGR_OK;
+
+	if (pgr_sql_query(sql, &r, err, "%s", question) != PGR_OK)
+		return PGR_ERR;
+	if (!is(r, 0, id->system_identifier))
+		rc = pgr_err_set(err, PGR_E_USAGE,
+				 "system identifier does not match between SQL and replication connection");
+	else if (!take(out, r))
+		rc = pgr_err_set(err, PGR_E_PROTOCOL,
+				 "the server's answer to the question about itself makes no sense");
+	pgr_result_free(r);
+	return rc == PGR_OK ? pgr_summary_facts_history(repl, id->tli, &out->history, err) : rc;
+}
+
+void pgr_summary_facts_server(const struct pgr_summary_facts *f, int version, const struct pgr_system_id *id,
+			      struct pgr_delta_server *out)
+{
+	*out = (struct pgr_delta_server){
+		.version = version,
+		.summarize_wal = f->summarize_wal,
+		.system_identifier = id->system_identifier,
+		.catalog_version = f->catalog_version,
+		.block_bytes = f->block_bytes,
+		.segment_blocks = f->segment_blocks,
+		.wal_segment_bytes = f->wal_segment_bytes,
+		.checksum_version = f->checksum_version,
+		.history = &f->history,
+		.flush = id->flush,
+		.in_recovery = f->in_recovery,
+		.redo = f->redo,
+	};
+}
+
+int pgr_summary_facts_history(struct pgr_client *repl, pgr_tli tli, struct pgr_history *out, struct pgr_err *err)
+{
+	char *text = NULL;
+	size_t len = 0;
+	int rc;
+
+	if (tli > 1 && pgr_client_timeline_history(repl, tli, &text, &len, err) != PGR_OK)
+		return PGR_ERR;
+	rc = pgr_history_parse(out, tli, text != NULL ? text : "", len, err);
+	free(text);
+	return rc;
+}
+
+int pgr_summary_facts_summarized(struct pgr_client *sql, pgr_tli tli, pgr_lsn least, pgr_lsn *out, struct pgr_err *err)
+{
+	struct pgr_result *r;
+	pgr_lsn end;
+
+	if (pgr_sql_query(sql, &r, err, "SELECT max(end_lsn) FROM pg_available_wal_summaries() WHERE tli = %" PRIu32,
+			  tli) != PGR_OK)
+		return PGR_ERR;
+	*out = cell_lsn(r, 0, &end) && end > least ? end : least;
+	pgr_result_free(r);
+	return PGR_OK;
+}
