@@ -36,6 +36,7 @@ struct pgr_upload {
  * Whether the file may come as an increment: the main fork of a permanent relation, of whole pages and not empty.  Not:
  * - other forks: the free space map never does, init forks are small, and changes of visibility maps were missing in
  * the summaries of servers below 17.11 and 18.6, which stay when the server is updated
+ * - a file with several names: it would change under the others, too
  * - a relation whose limits say that it comes whole anyway, or that the order of the summaries matters (walsummary.h)
  */
 bool pgr_upload_may_patch(const struct pgr_upload *u, const struct pgr_local_entry *e);

@@ -25,7 +25,7 @@ static const struct {
 	const char *path;
 	enum pgr_local_type type;
 	uint64_t size;
-	bool offered;
+	bool offered, linked;
 } files[] = {
 	{"PG_VERSION", PGR_LOCAL_FILE, 3, false},
 	{"backup_label", PGR_LOCAL_FILE, PAGE, false},
@@ -47,6 +47,7 @@ static const struct {
 	{"base/5/16392", PGR_LOCAL_FILE, PAGE, false}, /* the order of the summaries matters */
 	{"base/5/16393", PGR_LOCAL_LINK, PAGE, false},
 	{"base/5/16394.pgrtmp", PGR_LOCAL_FILE, PAGE, false},
+	{"base/5/16395", PGR_LOCAL_FILE, PAGE, false, true},
 	{"base/5/pg_filenode.map", PGR_LOCAL_FILE, PAGE, false},
 	{"base/5/t3_16384", PGR_LOCAL_FILE, PAGE, false},
 	{"base/9/1259", PGR_LOCAL_FILE, PAGE, false}, /* its database was made anew */
@@ -65,8 +66,10 @@ static struct sqlscript s;
 static void setup(void)
 {
 	for (size_t i = 0; i < N; i++)
-		entries[i] = (struct pgr_local_entry){
-			.path = strdup(files[i].path), .type = files[i].type, .size = files[i].size};
+		entries[i] = (struct pgr_local_entry){.path = strdup(files[i].path),
+						      .type = files[i].type,
+						      .size = files[i].size,
+						      .linked = files[i].linked};
 	tree = (struct pgr_localtree){.entries = entries, .n = N};
 	upload = (struct pgr_upload){
 		.system_identifier = "7712345678901234567",
