@@ -47,7 +47,9 @@ struct pgr_sink_file {
 	uint64_t size;	  /* once sealed */
 	struct job finish;
 
-	char path[]; /* constant; for messages */
+	/* constant: */
+	bool in_place; /* it was there; has no place among the open ones */
+	char path[];   /* for messages */
 };
 
 /*
@@ -56,7 +58,8 @@ struct pgr_sink_file {
  * - A file belongs to the list until it is taken out by the one thread that finishes or drops it: the one that sees
  *   it sealed or abandoned and without pending blocks first.  With a failure it may stay there until pgr_dirsink_free.
  * - A file whose content is complete waits in the batch for its fsync.  It is still unfinished, and has no other owner.
- * - `open` counts the files of the list and those being created; `unfinished` the sealed ones of them.
+ * - `open` counts the files of the list that were made here and those being made; `unfinished` the sealed ones of the
+ *   list.
  * - `failed` is set before the stop latch, and the latch before the block that failed is counted as done: whoever the
  *   latch wakes finds the reason, and whoever sees no block pending sees that one failed.
  * - The latch calls back under its own lock: nothing is posted to it while `lock` is held.
@@ -209,7 +212,8 @@ static void release(struct pgr_dirsink *s, struct pgr_sink_file *f, bool finishe
 {
 	pthread_mutex_lock(&s->lock);
 	unlist(s, f);
-	s->open--;
+	if (!f->in_place)
+		s->open--;
 	if (finished)
 		s->unfinished--;
 	pthread_cond_broadcast(&s->settled);
@@ -491,32 +495,65 @@ static void return_place(struct pgr_dirsink *s)
 	pthread_mutex_unlock(&s->lock);
 }
 
-int pgr_dirsink_create(struct pgr_dirsink *s, int dirfd, const char *leaf, const char *path, mode_t mode,
-		       struct pgr_sink_file **out, struct pgr_err *err)
+static struct pgr_sink_file *new_file(const char *path, struct pgr_err *err)
 {
 	size_t path_len = strlen(path);
 	struct pgr_sink_file *f = calloc(1, sizeof(*f) + path_len + 1);
 
-	*out = NULL;
-	if (f == NULL)
-		return pgr_err_nomem(err);
+	if (f == NULL) {
+		pgr_err_nomem(err);
+		return NULL;
+	}
 	memcpy(f->path, path, path_len + 1);
 	f->finish.file = f;
-	if (reserve_place(s, err) != PGR_OK) {
-		free(f);
-		return PGR_ERR;
-	}
 	f->waiting_tail = &f->waiting;
-	if (pgr_outfile_create(s->fs, dirfd, leaf, path, mode, &f->out, err) != PGR_OK) {
-		return_place(s);
-		free(f);
-		return PGR_ERR;
-	}
+	return f;
+}
+
+static int hand_out(struct pgr_dirsink *s, struct pgr_sink_file *f, struct pgr_sink_file **out)
+{
 	pthread_mutex_lock(&s->lock);
 	enlist(s, f);
 	pthread_mutex_unlock(&s->lock);
 	*out = f;
 	return PGR_OK;
+}
+
+int pgr_dirsink_create(struct pgr_dirsink *s, int dirfd, const char *leaf, const char *path, mode_t mode,
+		       struct pgr_sink_file **out, struct pgr_err *err)
+{
+	struct pgr_sink_file *f = new_file(path, err);
+
+	*out = NULL;
+	if (f == NULL)
+		return PGR_ERR;
+	if (reserve_place(s, err) != PGR_OK) {
+		free(f);
+		return PGR_ERR;
+	}
+	if (pgr_outfile_create(s->fs, dirfd, leaf, path, mode, &f->out, err) != PGR_OK) {
+		return_place(s);
+		free(f);
+		return PGR_ERR;
+	}
+	return hand_out(s, f, out);
+}
+
+int pgr_dirsink_open(struct pgr_dirsink *s, int dirfd, const char *leaf, const char *path, mode_t mode,
+		     struct pgr_sink_file **out, struct pgr_err *err)
+{
+	struct pgr_sink_file *f = new_file(path, err);
+
+	*out = NULL;
+	if (f == NULL)
+		return PGR_ERR;
+	f->in_place = true;
+	if (pgr_stop_check(s->stop, err) != PGR_OK ||
+	    pgr_outfile_open(s->fs, dirfd, leaf, path, mode, &f->out, err) != PGR_OK) {
+		free(f);
+		return PGR_ERR;
+	}
+	return hand_out(s, f, out);
 }
 
 void pgr_dirsink_watch(struct pgr_dirsink *s, struct pgr_sink_file *f, const struct pgr_sink_watch *watch, void *arg)

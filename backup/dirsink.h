@@ -47,6 +47,14 @@ int pgr_dirsink_create(struct pgr_dirsink *s, int dirfd, const char *leaf, const
 		       struct pgr_sink_file **out, struct pgr_err *err) PGR_MUST_USE;
 
 /*
+ * Opens `leaf` to be changed in place (see pgr_outfile_open); the rest as above.  What is not posted stays as it is;
+ * the seal sets the size.  Does not wait and does not count: a file is open for as long as it takes to compare it, and
+ * whoever does that must not wait for those who compare others.
+ */
+int pgr_dirsink_open(struct pgr_dirsink *s, int dirfd, const char *leaf, const char *path, mode_t mode,
+		     struct pgr_sink_file **out, struct pgr_err *err) PGR_MUST_USE;
+
+/*
  * Looks at the content of a file on its way to the disk.  Called by writers.
  */
 struct pgr_sink_watch {

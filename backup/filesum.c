@@ -185,6 +185,16 @@ void pgr_filesum_block(struct pgr_filesum *s, uint64_t off, const void *data, si
 	pthread_mutex_unlock(&s->lock);
 }
 
+void pgr_filesum_known(struct pgr_filesum *s, uint64_t off, uint64_t len, uint32_t crc)
+{
+	if (s->algo != PGR_DIGEST_CRC32C || len == 0)
+		return;
+	pthread_mutex_lock(&s->lock);
+	if (!has_failed(s))
+		add_stretch(s, (struct stretch){.off = off, .len = len, .crc = crc});
+	pthread_mutex_unlock(&s->lock);
+}
+
 /* ---- the end ---- */
 
 static int beyond_the_end(struct pgr_err *err)

@@ -23,6 +23,9 @@ bool pgr_filesum_needs_order(const struct pgr_filesum *s);
 /* A block of the file.  Any thread; for CRC-32C several at once.  A failure is kept and returned by end. */
 void pgr_filesum_block(struct pgr_filesum *s, uint64_t off, const void *data, size_t len);
 
+/* The same for a stretch of which only the CRC-32C is known; for sums of other kinds it tells nothing. */
+void pgr_filesum_known(struct pgr_filesum *s, uint64_t off, uint64_t len, uint32_t crc);
+
 /*
  * The end: the file has `size` bytes, what no block covered is zeros.  *len is 0 for PGR_DIGEST_NONE.
  * PGR_E_DATA: blocks overlapped or went beyond the size; PGR_E_NOMEM.

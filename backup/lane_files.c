@@ -1,38 +1,49 @@
 #include "backup/lane_files.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "backup/delta_plan.h"
 #include "backup/dirsink.h"
 #include "backup/exclude.h"
 #include "backup/filelist.h"
 #include "backup/filesum.h"
 #include "backup/lane_work.h"
+#include "backup/lanes.h"
 #include "backup/layout.h"
 #include "backup/pagecheck.h"
-#include "common/fs.h"
 #include "common/stop.h"
 #include "common/sys.h"
 
 enum file_state { FILE_UNSEEN, FILE_BEING_MADE, FILE_MADE };
 
 /*
- * - `sink`, `sum`, `pages` and `segment` are written by the thread that makes the file, before it is FILE_MADE.
- * - A row counts as dealt with when its block was posted: so the thread that takes rows_left to 0 sees all posts done,
- *   and is the only one that seals.
- * - `sum` is freed, and `copied` set, by the writer that finishes the file.
+ * - `sink`, `pages` and `segment` are written by the thread that makes the file, before it is FILE_MADE.  `sum` is set
+ *   under the lock, before anything is added to it.
+ * - A row counts as dealt with when its block was posted, a chunk that stays when it was added to the sum: so the
+ * thread that takes `left` to 0 sees all of that done, and is the only one that ends the file.
+ * - `sum` is freed, and `copied` set, by the writer that finishes the file, or by who ends one that was not opened.
  */
 struct file {
 	struct pgr_lane_files *owner;
 	struct pgr_sink_file *sink;
 	struct pgr_filesum *sum;
-	_Atomic uint64_t rows_left;
+	uint64_t size;		     /* of a copied one */
+	_Atomic uint64_t left;	     /* bytes, in spans */
 	_Atomic unsigned char state; /* FILE_UNSEEN is left under the lock */
+	atomic_bool seen, changed;   /* of a file in place */
 	bool pages;
 	bool copied;
+	bool gone; /* was in place, and is removed */
 	uint32_t segment;
+};
+
+struct figures {
+	_Atomic uint64_t compared, same, fetched, files_same, files_changed, files_new, files_gone;
 };
 
 struct pgr_lane_files {
@@ -41,7 +52,8 @@ struct pgr_lane_files {
 	const struct pgr_sys *sys;
 	struct pgr_stop *stop;
 	struct pgr_waker waker;
-	struct pgr_sink_watch watch;
+	struct pgr_sink_watch watch, watch_in_place;
+	struct figures figures;
 	struct file *files; /* as many as the list has entries */
 	uint8_t *sums;	    /* pgr_digest_len bytes for each */
 	size_t sum_len;
@@ -61,12 +73,16 @@ static void watch_block(void *arg, uint64_t off, const uint8_t *data, size_t len
 {
 	struct file *file = arg;
 
-	pgr_filesum_block(file->sum, off, data, len);
+	if (file->sum != NULL)
+		pgr_filesum_block(file->sum, off, data, len);
 	if (file->pages)
 		pgr_pagecheck_block(file->owner->o.pages, file, file->segment, off, data, len);
 }
 
-/* Who fills the manifest would not notice that a sum is missing: it must not get that far. */
+/*
+ * Who fills the manifest would not notice that a sum is missing: it must not get that far.  A file in place may have
+ * none for now.
+ */
 static void watch_done(void *arg, uint64_t size)
 {
 	struct file *file = arg;
@@ -75,6 +91,11 @@ static void watch_done(void *arg, uint64_t size)
 	struct pgr_err err;
 	size_t len;
 
+	file->size = size;
+	if (file->sum == NULL) {
+		file->copied = true;
+		return;
+	}
 	if (pgr_filesum_end(file->sum, size, sum, &len, &err) != PGR_OK) {
 		pgr_err_prefix(&err, "file \"%s\"", f->o.list->entries[index_of(file)].path);
 		pgr_stop_post(f->stop, &err);
@@ -97,6 +118,23 @@ static void wake_all(void *arg)
 	pthread_mutex_unlock(&f->lock);
 }
 
+/* What is not compared is not looked at by anybody: it is counted now. */
+static void count_uncompared(struct pgr_lane_files *f, size_t i, uint64_t compared)
+{
+	const struct pgr_list_entry *e = &f->o.list->entries[i];
+	const struct pgr_delta_file *d = &f->o.plan->files[i];
+
+	if (e->is_dir || d->action == PGR_DELTA_KEEP)
+		return;
+	f->figures.fetched += e->size - compared;
+	if (d->action == PGR_DELTA_FETCH)
+		f->figures.files_new++;
+	else if (compared == 0 && e->size == d->local_size)
+		f->figures.files_same++;
+	else if (compared == 0)
+		f->figures.files_changed++;
+}
+
 static int init_files(struct pgr_lane_files *f, struct pgr_err *err)
 {
 	const struct pgr_filelist *list = f->o.list;
@@ -110,7 +148,13 @@ static int init_files(struct pgr_lane_files *f, struct pgr_err *err)
 
 		f->files[i].owner = f;
 		atomic_init(&f->files[i].state, FILE_UNSEEN);
-		atomic_init(&f->files[i].rows_left, pgr_lane_rows(e->size, pgr_lane_row_bytes(e, f->o.largest_row)));
+		atomic_init(&f->files[i].left, pgr_lane_span(e->size));
+		if (f->o.compare_only) {
+			uint64_t compared = pgr_lane_compare_end(list, f->o.plan, i, f->o.largest_row);
+
+			count_uncompared(f, i, compared);
+			atomic_init(&f->files[i].left, compared);
+		}
 	}
 	return PGR_OK;
 }
@@ -153,6 +197,7 @@ int pgr_lane_files_new(struct pgr_lane_files **out, const struct pgr_lane_files_
 		.done = watch_done,
 		.ordered = opts->digest != PGR_DIGEST_NONE && opts->digest != PGR_DIGEST_CRC32C,
 	};
+	f->watch_in_place = (struct pgr_sink_watch){.block = watch_block, .done = watch_done};
 	if (init_files(f, err) != PGR_OK || init_locks(f, err) != PGR_OK) {
 		free_memory(f);
 		return PGR_ERR;
@@ -176,74 +221,88 @@ void pgr_lane_files_free(struct pgr_lane_files *f)
 
 /* ---- one file: making it ---- */
 
-void pgr_lane_dir_fini(struct pgr_lane_dir *d, const struct pgr_sys *sys)
+static int enter_for(const struct pgr_lane_files *f, size_t i, struct pgr_lane_dir *dir, const char **leaf,
+		     struct pgr_err *err)
 {
-	if (d->fd >= 0)
-		(void)sys->close(sys, d->fd); /* nothing was written through it */
-	free(d->path);
-	*d = PGR_LANE_DIR_INIT;
+	return pgr_lane_dir_enter(dir, f->sys, f->o.layout, f->o.list->entries[i].path, leaf, err);
 }
 
-static size_t parent_len(const char *path)
+/* Of an entry, for messages: the caller frees it.  NULL: out of memory. */
+static char *full_name(const struct pgr_lane_files *f, size_t i, struct pgr_err *err)
 {
-	const char *slash = strrchr(path, '/');
-
-	return slash == NULL ? 0 : (size_t)(slash - path);
-}
-
-/* The directory that holds `path` below `root`; `leaf` points into the path. */
-static int enter(struct pgr_lane_dir *d, const struct pgr_sys *sys, int root, const char *path, const char **leaf,
-		 struct pgr_err *err)
-{
-	size_t len = parent_len(path);
-
-	if (d->fd >= 0 && d->root == root && d->len == len && strncmp(d->path, path, len) == 0) {
-		*leaf = path + len + (len > 0);
-		return PGR_OK;
-	}
-	pgr_lane_dir_fini(d, sys);
-	d->path = strndup(path, len);
-	if (d->path == NULL)
-		return pgr_err_nomem(err);
-	d->root = root;
-	d->len = len;
-	return pgr_fs_open_parent(sys, root, path, &d->fd, leaf, err);
-}
-
-static int create(struct pgr_lane_files *f, const char *path, struct pgr_lane_dir *dir, struct pgr_sink_file **out,
-		  struct pgr_err *err)
-{
-	const char *where = pgr_layout_data_dir(f->o.layout);
+	const char *where = pgr_layout_data_dir(f->o.layout), *path = f->o.list->entries[i].path;
 	char *name = malloc(strlen(where) + strlen(path) + 2);
-	const char *rest, *leaf;
-	int root, rc;
 
 	if (name == NULL)
-		return pgr_err_nomem(err);
-	stpcpy(stpcpy(stpcpy(name, where), "/"), path);
-	pgr_layout_resolve(f->o.layout, path, &root, &rest);
-	rc = enter(dir, f->sys, root, rest, &leaf, err);
-	if (rc == PGR_OK)
-		rc = pgr_dirsink_create(f->o.sink, dir->fd, leaf, name, pgr_layout_file_mode(f->o.layout), out, err);
+		pgr_err_nomem(err);
+	else
+		stpcpy(stpcpy(stpcpy(name, where), "/"), path);
+	return name;
+}
+
+static int open_sink(struct pgr_lane_files *f, size_t i, struct pgr_lane_dir *dir, struct pgr_sink_file **out,
+		     struct pgr_err *err)
+{
+	mode_t mode = pgr_layout_file_mode(f->o.layout);
+	char *name = full_name(f, i, err);
+	const char *leaf;
+	int rc;
+
+	if (name == NULL)
+		return PGR_ERR;
+	rc = enter_for(f, i, dir, &leaf, err);
+	if (rc == PGR_OK && pgr_lane_files_in_place(f, i))
+		rc = pgr_dirsink_open(f->o.sink, dir->fd, leaf, name, mode, out, err);
+	else if (rc == PGR_OK)
+		rc = pgr_dirsink_create(f->o.sink, dir->fd, leaf, name, mode, out, err);
 	free(name);
 	return rc;
+}
+
+/* A file in place has a sum from now on when its parts may come in any order. */
+static int begin_sum(struct pgr_lane_files *f, size_t i, struct pgr_err *err)
+{
+	struct file *file = &f->files[i];
+	int rc = PGR_OK;
+
+	if (pgr_lane_files_in_place(f, i) && f->o.digest != PGR_DIGEST_CRC32C)
+		return PGR_OK;
+	pthread_mutex_lock(&f->lock);
+	if (file->sum == NULL)
+		rc = pgr_filesum_new(&file->sum, f->o.digest, err);
+	pthread_mutex_unlock(&f->lock);
+	return rc;
+}
+
+static void tell_begun(const struct pgr_lane_files *f, size_t i)
+{
+	if (f->o.on_file != NULL)
+		f->o.on_file(f->o.arg, f->o.list->entries[i].path);
+}
+
+bool pgr_lane_files_in_place(const struct pgr_lane_files *f, size_t i)
+{
+	return f->o.plan != NULL && f->o.plan->files[i].action == PGR_DELTA_COMPARE;
 }
 
 static int make(struct pgr_lane_files *f, size_t i, struct pgr_lane_dir *dir, struct pgr_err *err)
 {
 	const char *path = f->o.list->entries[i].path;
+	bool in_place = pgr_lane_files_in_place(f, i);
 	struct file *file = &f->files[i];
 	struct pgr_relfile rel;
 
-	if (pgr_filesum_new(&file->sum, f->o.digest, err) != PGR_OK || create(f, path, dir, &file->sink, err) != PGR_OK)
+	if (begin_sum(f, i, err) != PGR_OK || open_sink(f, i, dir, &file->sink, err) != PGR_OK)
 		return PGR_ERR;
 	if (f->o.pages != NULL && pgr_has_page_checksums(path, &rel)) {
 		file->pages = true;
 		file->segment = rel.segment;
 	}
-	pgr_dirsink_watch(f->o.sink, file->sink, &f->watch, file);
-	if (f->o.on_file != NULL)
-		f->o.on_file(f->o.arg, path);
+	pgr_dirsink_watch(f->o.sink, file->sink, in_place ? &f->watch_in_place : &f->watch, file);
+	if (!in_place) {
+		f->figures.files_new++;
+		tell_begun(f, i);
+	}
 	return PGR_OK;
 }
 
@@ -283,26 +342,217 @@ int pgr_lane_files_make(struct pgr_lane_files *f, size_t i, struct pgr_lane_dir 
 	return PGR_OK;
 }
 
+/* ---- one file: its end ---- */
+
+static bool is_made(const struct file *file)
+{
+	return atomic_load_explicit(&file->state, memory_order_acquire) == FILE_MADE;
+}
+
+static bool size_differs(const struct pgr_lane_files *f, size_t i)
+{
+	return f->o.plan->files[i].local_size != f->o.list->entries[i].size;
+}
+
+static void count_end(struct pgr_lane_files *f, size_t i)
+{
+	if (atomic_load(&f->files[i].changed) || size_differs(f, i))
+		f->figures.files_changed++;
+	else
+		f->figures.files_same++;
+}
+
+/* What may have been written into it meanwhile are zeros. */
+static int remove_here(struct pgr_lane_files *f, size_t i, struct pgr_lane_dir *dir, struct pgr_err *err)
+{
+	struct file *file = &f->files[i];
+	const char *leaf;
+
+	if (is_made(file))
+		pgr_dirsink_abandon(f->o.sink, &file->sink);
+	if (enter_for(f, i, dir, &leaf, err) != PGR_OK)
+		return PGR_ERR;
+	if (f->sys->unlinkat(f->sys, dir->fd, leaf, 0) != 0 && errno != ENOENT)
+		return pgr_err_sys(err, errno, "could not remove file \"%s\"", f->o.list->entries[i].path);
+	file->gone = true;
+	f->figures.files_gone++;
+	return PGR_OK;
+}
+
+/* Nothing is left to be compared or fetched.  What is the same all over is not opened for writing. */
+static int end_in_place(struct pgr_lane_files *f, size_t i, struct pgr_lane_dir *dir, struct pgr_err *err)
+{
+	uint64_t size = f->o.list->entries[i].size;
+	struct file *file = &f->files[i];
+
+	if (!f->o.compare_only && !atomic_load(&file->seen))
+		return remove_here(f, i, dir, err);
+	count_end(f, i);
+	if (f->o.compare_only)
+		return PGR_OK;
+	if (size_differs(f, i) && pgr_lane_files_make(f, i, dir, err) != PGR_OK)
+		return PGR_ERR;
+	if (is_made(file))
+		return pgr_dirsink_seal(f->o.sink, &file->sink, size, err);
+	if (begin_sum(f, i, err) != PGR_OK)
+		return PGR_ERR;
+	watch_done(file, size);
+	return PGR_OK;
+}
+
 /* ---- one file: filling it ---- */
 
 /* A file of which no row came is not there any more: nothing was made, nothing is sealed. */
-int pgr_lane_files_skip(struct pgr_lane_files *f, size_t i, uint64_t rows, struct pgr_err *err)
+int pgr_lane_files_skip(struct pgr_lane_files *f, size_t i, uint64_t span, struct pgr_lane_dir *dir,
+			struct pgr_err *err)
 {
 	struct file *file = &f->files[i];
 
-	if (atomic_fetch_sub_explicit(&file->rows_left, rows, memory_order_acq_rel) != rows)
+	if (atomic_fetch_sub_explicit(&file->left, span, memory_order_acq_rel) != span)
 		return PGR_OK;
-	if (atomic_load_explicit(&file->state, memory_order_acquire) != FILE_MADE)
+	if (pgr_lane_files_in_place(f, i))
+		return end_in_place(f, i, dir, err);
+	if (!is_made(file))
 		return PGR_OK;
 	return pgr_dirsink_seal(f->o.sink, &file->sink, f->o.list->entries[i].size, err);
 }
 
-int pgr_lane_files_post(struct pgr_lane_files *f, size_t i, uint64_t off, struct pgr_block **b, uint64_t rows,
-			struct pgr_err *err)
+int pgr_lane_files_post(struct pgr_lane_files *f, size_t i, uint64_t off, struct pgr_block **b, uint64_t span,
+			struct pgr_lane_dir *dir, struct pgr_err *err)
 {
 	if (pgr_dirsink_post(f->o.sink, f->files[i].sink, off, b, err) != PGR_OK)
 		return PGR_ERR;
-	return pgr_lane_files_skip(f, i, rows, err);
+	return pgr_lane_files_skip(f, i, span, dir, err);
+}
+
+/* ---- a file in place: comparing it ---- */
+
+static int check_here(const struct pgr_lane_files *f, size_t i, int fd, const char *name, struct pgr_err *err)
+{
+	mode_t mode = pgr_layout_file_mode(f->o.layout);
+	const struct pgr_sys *sys = f->sys;
+	struct stat st;
+
+	if (sys->fstat(sys, fd, &st) != 0)
+		return pgr_err_sys(err, errno, "could not stat file \"%s\"", name);
+	if (!S_ISREG(st.st_mode))
+		return pgr_err_set(err, PGR_E_DATA, "\"%s\" is not a regular file", name);
+	if (f->o.compare_only || !pgr_lane_files_in_place(f, i) || (st.st_mode & 07777) == mode)
+		return PGR_OK;
+	if (sys->fchmod(sys, fd, mode) != 0)
+		return pgr_err_sys(err, errno, "could not set permissions on file \"%s\"", name);
+	return PGR_OK;
+}
+
+/* A file that is kept may be a link that somebody made; what is compared was seen to be none. */
+static int open_at(struct pgr_lane_files *f, size_t i, struct pgr_lane_dir *dir, const char *name, int *fd,
+		   struct pgr_err *err)
+{
+	int follow = pgr_lane_files_in_place(f, i) ? O_NOFOLLOW : 0;
+	const char *leaf;
+
+	if (enter_for(f, i, dir, &leaf, err) != PGR_OK)
+		return PGR_ERR;
+	*fd = f->sys->openat(f->sys, dir->fd, leaf, O_RDONLY | O_NONBLOCK | O_CLOEXEC | follow, 0);
+	if (*fd < 0)
+		return pgr_err_sys(err, errno, "could not open file \"%s\"", name);
+	if (check_here(f, i, *fd, name, err) == PGR_OK)
+		return PGR_OK;
+	(void)f->sys->close(f->sys, *fd); /* nothing was written to it */
+	*fd = -1;
+	return PGR_ERR;
+}
+
+int pgr_lane_files_open_here(struct pgr_lane_files *f, size_t i, struct pgr_lane_dir *dir, int *fd, struct pgr_err *err)
+{
+	char *name = full_name(f, i, err);
+	int rc;
+
+	*fd = -1;
+	if (name == NULL)
+		return PGR_ERR;
+	rc = open_at(f, i, dir, name, fd, err);
+	free(name);
+	if (rc == PGR_OK)
+		tell_begun(f, i);
+	return rc;
+}
+
+void pgr_lane_files_seen(struct pgr_lane_files *f, size_t i)
+{
+	atomic_store_explicit(&f->files[i].seen, true, memory_order_relaxed);
+}
+
+int pgr_lane_files_keep(struct pgr_lane_files *f, size_t i, uint64_t off, uint64_t len, uint32_t crc,
+			struct pgr_lane_dir *dir, struct pgr_err *err)
+{
+	pgr_lane_files_seen(f, i);
+	f->figures.compared += len;
+	f->figures.same += len;
+	if (!f->o.compare_only && f->o.digest == PGR_DIGEST_CRC32C) {
+		if (begin_sum(f, i, err) != PGR_OK)
+			return PGR_ERR;
+		pgr_filesum_known(f->files[i].sum, off, len, crc);
+	}
+	return pgr_lane_files_skip(f, i, len, dir, err);
+}
+
+int pgr_lane_files_differ(struct pgr_lane_files *f, size_t i, uint64_t len, struct pgr_lane_dir *dir,
+			  struct pgr_err *err)
+{
+	atomic_store(&f->files[i].changed, true);
+	f->figures.compared += len;
+	if (!f->o.compare_only)
+		return PGR_OK;
+	f->figures.fetched += len;
+	return pgr_lane_files_skip(f, i, len, dir, err);
+}
+
+void pgr_lane_files_check_pages(struct pgr_lane_files *f, size_t i, uint64_t off, const void *data, size_t len)
+{
+	struct pgr_relfile rel;
+
+	if (pgr_has_page_checksums(f->o.list->entries[i].path, &rel))
+		pgr_pagecheck_block(f->o.pages, &f->files[i], rel.segment, off, data, len);
+}
+
+bool pgr_lane_files_lacks_sum(const struct pgr_lane_files *f, size_t i)
+{
+	bool ordered = f->o.digest != PGR_DIGEST_NONE && f->o.digest != PGR_DIGEST_CRC32C;
+
+	if (f->o.plan == NULL || f->o.list->entries[i].is_dir)
+		return false;
+	if (f->o.plan->files[i].action == PGR_DELTA_KEEP)
+		return true;
+	return ordered && pgr_lane_files_in_place(f, i) && f->files[i].copied;
+}
+
+void pgr_lane_files_set_sum(struct pgr_lane_files *f, size_t i, uint64_t size, const uint8_t *sum)
+{
+	memcpy(pgr_lane_files_sum(f, i), sum, f->sum_len);
+	f->files[i].size = size;
+	f->files[i].copied = true;
+}
+
+void pgr_lane_files_leave_out(struct pgr_lane_files *f, size_t i)
+{
+	f->files[i].gone = true;
+}
+
+void pgr_lane_files_figures(const struct pgr_lane_files *f, struct pgr_delta_figures *out)
+{
+	const struct figures *g = &f->figures;
+
+	*out = (struct pgr_delta_figures){0};
+	if (f->o.plan == NULL)
+		return;
+	out->compared = atomic_load(&g->compared);
+	out->same = atomic_load(&g->same);
+	out->fetched = atomic_load(&g->fetched);
+	out->files_same = atomic_load(&g->files_same);
+	out->files_changed = atomic_load(&g->files_changed);
+	out->files_new = atomic_load(&g->files_new);
+	out->files_gone = atomic_load(&g->files_gone);
 }
 
 /* ---- afterwards ---- */
@@ -313,9 +563,15 @@ int pgr_lane_files_copied(const struct pgr_lane_files *f, size_t i, struct pgr_e
 
 	if (file->copied)
 		return PGR_OK;
-	if (atomic_load(&file->state) == FILE_UNSEEN && atomic_load(&file->rows_left) == 0)
+	if (file->gone || (atomic_load(&file->state) == FILE_UNSEEN && atomic_load(&file->left) == 0 &&
+			   !pgr_lane_files_in_place(f, i)))
 		return PGR_MORE;
 	return pgr_err_set(err, PGR_E_USAGE, "file \"%s\" is not complete", f->o.list->entries[i].path);
+}
+
+uint64_t pgr_lane_files_size(const struct pgr_lane_files *f, size_t i)
+{
+	return f->files[i].size;
 }
 
 uint8_t *pgr_lane_files_sum(struct pgr_lane_files *f, size_t i)

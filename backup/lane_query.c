@@ -30,22 +30,17 @@ static int put_piece(struct pgr_buf *out, const char *path, const struct pgr_lan
 			      p->to, number, p->row, number);
 }
 
-static int begin(struct pgr_buf *out, enum pgr_rowsum_algo sums, struct pgr_err *err)
+static int begin_summed(struct pgr_buf *out, const char *columns, enum pgr_rowsum_algo sums, struct pgr_err *err)
 {
-	if (sums == PGR_ROWSUM_NONE)
-		return pgr_buf_puts(out, "COPY (SELECT " CONTENT " FROM (VALUES ", err);
-	if (pgr_buf_puts(out, "COPY (SELECT c, ", err) != PGR_OK ||
+	if (pgr_buf_printf(out, err, "COPY (SELECT %s", columns) != PGR_OK ||
 	    pgr_rowsum_row_sql(out, sums, "c", "f", "o", "n", err) != PGR_OK)
 		return PGR_ERR;
 	return pgr_buf_puts(out, " FROM (SELECT f, o, least(w, t - o) n, " CONTENT " c FROM (VALUES ", err);
 }
 
-int pgr_lane_query(struct pgr_buf *out, const struct pgr_filelist *list, const struct pgr_lane_piece *pieces, size_t n,
-		   enum pgr_rowsum_algo sums, struct pgr_err *err)
+static int put_rest(struct pgr_buf *out, const struct pgr_filelist *list, const struct pgr_lane_piece *pieces, size_t n,
+		    enum pgr_rowsum_algo sums, struct pgr_err *err)
 {
-	out->len = 0;
-	if (begin(out, sums, err) != PGR_OK)
-		return PGR_ERR;
 	for (size_t i = 0; i < n; i++)
 		if (put_piece(out, list->entries[pieces[i].file].path, &pieces[i], i, err) != PGR_OK)
 			return PGR_ERR;
@@ -53,4 +48,26 @@ int pgr_lane_query(struct pgr_buf *out, const struct pgr_filelist *list, const s
 			      ") v(i, f, s, t, w), LATERAL pg_catalog.generate_series(s, greatest(s, t - 1), w) o "
 			      "ORDER BY i, o%s) TO STDOUT (FORMAT binary)",
 			      sums != PGR_ROWSUM_NONE ? " OFFSET 0) r" : "");
+}
+
+int pgr_lane_query(struct pgr_buf *out, const struct pgr_filelist *list, const struct pgr_lane_piece *pieces, size_t n,
+		   enum pgr_rowsum_algo sums, struct pgr_err *err)
+{
+	int rc;
+
+	out->len = 0;
+	if (sums == PGR_ROWSUM_NONE)
+		rc = pgr_buf_puts(out, "COPY (SELECT " CONTENT " FROM (VALUES ", err);
+	else
+		rc = begin_summed(out, "c, ", sums, err);
+	return rc == PGR_OK ? put_rest(out, list, pieces, n, sums, err) : rc;
+}
+
+int pgr_lane_query_sums(struct pgr_buf *out, const struct pgr_filelist *list, const struct pgr_lane_piece *pieces,
+			size_t n, enum pgr_rowsum_algo sums, struct pgr_err *err)
+{
+	out->len = 0;
+	if (begin_summed(out, "", sums, err) != PGR_OK)
+		return PGR_ERR;
+	return put_rest(out, list, pieces, n, sums, err);
 }

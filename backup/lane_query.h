@@ -1,5 +1,6 @@
 /*
- * The query that reads pieces of files: one row of bytea for each row of each piece, in the order of the pieces.
+ * The query that reads pieces of files, or only their digests: one row for each row of each piece, in the order of the
+ * pieces.
  */
 #ifndef PGR_BACKUP_LANE_QUERY_H
 #define PGR_BACKUP_LANE_QUERY_H
@@ -19,5 +20,9 @@
  */
 int pgr_lane_query(struct pgr_buf *out, const struct pgr_filelist *list, const struct pgr_lane_piece *pieces, size_t n,
 		   enum pgr_rowsum_algo sums, struct pgr_err *err) PGR_MUST_USE;
+
+/* The same with the digest alone. */
+int pgr_lane_query_sums(struct pgr_buf *out, const struct pgr_filelist *list, const struct pgr_lane_piece *pieces,
+			size_t n, enum pgr_rowsum_algo sums, struct pgr_err *err) PGR_MUST_USE;
 
 #endif

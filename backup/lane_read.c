@@ -12,13 +12,24 @@
 /* With so much still to come of a request, the next one is not sent: another lane may be free to take it before. */
 #define AHEAD_BYTES ((uint64_t)8 * 1024 * 1024)
 
-void pgr_lane_reader_init(struct pgr_lane_reader *r, struct pgr_lane_shared *shared, unsigned lane)
+void pgr_lane_reader_init(struct pgr_lane_reader *r, struct pgr_lane_shared *shared, unsigned lane,
+			  const struct pgr_sys *sys)
 {
 	*r = (struct pgr_lane_reader){.sh = shared, .lane = lane, .dir = PGR_LANE_DIR_INIT};
+	r->hash = (struct pgr_lane_hash){
+		.work = shared->work, .largest_row = shared->largest_row, .compare_only = shared->compare_only};
+	r->hash.local = (struct pgr_lane_local){.sys = sys,
+						.list = shared->list,
+						.files = shared->files,
+						.pages = shared->pages,
+						.dir = &r->dir,
+						.sum = &r->sum,
+						.fd = -1};
 }
 
 void pgr_lane_reader_fini(struct pgr_lane_reader *r, const struct pgr_sys *sys)
 {
+	pgr_lane_hash_fini(&r->hash);
 	pgr_lane_dir_fini(&r->dir, sys);
 	pgr_rowsum_fini(&r->sum);
 	pgr_buf_fini(&r->query);
@@ -28,20 +39,20 @@ void pgr_lane_reader_fini(struct pgr_lane_reader *r, const struct pgr_sys *sys)
 
 static int post_block(struct pgr_lane_reader *r, struct pgr_err *err)
 {
-	uint64_t rows = r->block_rows;
+	uint64_t span = r->block_span;
 
 	if (r->block == NULL)
 		return PGR_OK;
 	r->block->len = r->block_len;
-	r->block_rows = 0;
-	if (rows > 0)
-		return pgr_lane_files_post(r->sh->files, r->block_file, r->block_off, &r->block, rows, err);
+	r->block_span = 0;
+	if (span > 0)
+		return pgr_lane_files_post(r->sh->files, r->block_file, r->block_off, &r->block, span, &r->dir, err);
 	pgr_pool_put(r->sh->pool, r->block);
 	r->block = NULL;
 	return PGR_OK;
 }
 
-/* A block with room for `len` bytes that belong at the beginning of the piece; blocks end with their pieces. */
+/* A block with room for `len` bytes, that belong at the beginning of the piece; blocks end with their pieces. */
 static int make_room(struct pgr_lane_reader *r, const struct pgr_lane_piece *p, uint32_t len, struct pgr_err *err)
 {
 	if (r->block != NULL && r->block_off + r->block_len == p->from && r->block->cap - r->block_len >= len)
@@ -73,30 +84,45 @@ static int receive(struct pgr_lane_reader *r, uint8_t *dst, uint32_t len, struct
 	return PGR_OK;
 }
 
-/* The content of a row, behind the block's whole rows, which it is not yet one of. */
-static int take_content(struct pgr_lane_reader *r, const struct pgr_lane_piece *p, uint32_t len, struct pgr_err *err)
+/*
+ * The content of a row, behind the block's whole rows, which it is not yet one of.  In a file that is made, what is
+ * missing of it is a hole; in one that was here it must be written.
+ */
+static int take_content(struct pgr_lane_reader *r, const struct pgr_lane_piece *p, uint32_t len, uint32_t want,
+			struct pgr_err *err)
 {
-	if (make_room(r, p, len, err) != PGR_OK)
+	uint32_t room = pgr_lane_files_in_place(r->sh->files, p->file) ? want : len;
+
+	if (room == 0)
+		return PGR_OK;
+	if (make_room(r, p, room, err) != PGR_OK || receive(r, r->block->data + r->block_len, len, err) != PGR_OK)
 		return PGR_ERR;
-	return receive(r, r->block->data + r->block_len, len, err);
+	memset(r->block->data + r->block_len + len, 0, room - len);
+	return PGR_OK;
 }
 
 /* ---- its digest ---- */
+
+static int take_value(struct pgr_lane_reader *r, uint8_t *value, uint32_t len, struct pgr_err *err)
+{
+	size_t n;
+
+	for (uint32_t at = 0; at < len; at += (uint32_t)n)
+		if (pgr_copyrows_read(&r->rows, value + at, len - at, &n, err) != PGR_OK)
+			return PGR_ERR;
+	return PGR_OK;
+}
 
 static int take_sum(struct pgr_lane_reader *r, const char *path, uint8_t *sum, struct pgr_err *err)
 {
 	uint32_t len;
 	bool is_null;
-	size_t n;
 
 	if (pgr_copyrows_column(&r->rows, &is_null, &len, err) != PGR_OK)
 		return PGR_ERR;
 	if (len != pgr_rowsum_len(r->sum.algo))
 		return pgr_err_set(err, PGR_E_PROTOCOL, "server sent no digest of a part of file \"%s\"", path);
-	for (uint32_t at = 0; at < len; at += (uint32_t)n)
-		if (pgr_copyrows_read(&r->rows, sum + at, len - at, &n, err) != PGR_OK)
-			return PGR_ERR;
-	return PGR_OK;
+	return take_value(r, sum, len, err);
 }
 
 /* A row that comes damaged whatever we do is not to go round between the lanes for ever. */
@@ -137,32 +163,45 @@ static int check_sum(struct pgr_lane_reader *r, struct pgr_lane_piece *p, bool i
 /* ---- the row as a whole ---- */
 
 /* One that is shorter than asked for is the file's last one, for now. */
-static int keep_row(struct pgr_lane_reader *r, const struct pgr_lane_piece *p, uint32_t len, struct pgr_err *err)
+static int keep_row(struct pgr_lane_reader *r, const struct pgr_lane_piece *p, uint32_t len, uint32_t want,
+		    struct pgr_err *err)
 {
+	if (pgr_lane_files_in_place(r->sh->files, p->file))
+		len = want;
 	if (len == 0)
-		return pgr_lane_files_skip(r->sh->files, p->file, 1, err);
+		return pgr_lane_files_skip(r->sh->files, p->file, pgr_lane_span(want), &r->dir, err);
 	r->block_len += len;
-	r->block_rows++;
+	r->block_span += want;
 	return PGR_OK;
+}
+
+/* Only when its row is whole: a file that is made is one that the server has.  What is here is opened in any case. */
+static int make_file(struct pgr_lane_reader *r, const struct pgr_lane_piece *p, bool is_null, uint32_t want,
+		     struct pgr_err *err)
+{
+	bool in_place = pgr_lane_files_in_place(r->sh->files, p->file);
+
+	if (in_place && !is_null)
+		pgr_lane_files_seen(r->sh->files, p->file);
+	if (in_place ? want == 0 : is_null)
+		return PGR_OK;
+	return pgr_lane_files_make(r->sh->files, p->file, &r->dir, err);
 }
 
 static int take_row(struct pgr_lane_reader *r, struct pgr_lane_piece *p, bool is_null, uint32_t len,
 		    struct pgr_err *err)
 {
-	uint64_t want = p->to - p->from < p->row ? p->to - p->from : p->row;
+	uint32_t want = p->to - p->from < p->row ? (uint32_t)(p->to - p->from) : p->row;
 
 	if (len > want)
 		return pgr_err_set(err, PGR_E_PROTOCOL,
-				   "server sent %" PRIu32 " bytes of file \"%s\" instead of %" PRIu64, len,
+				   "server sent %" PRIu32 " bytes of file \"%s\" instead of %" PRIu32, len,
 				   r->sh->list->entries[p->file].path, want);
-	if (len > 0 && take_content(r, p, len, err) != PGR_OK)
+	if (take_content(r, p, len, want, err) != PGR_OK)
 		return PGR_ERR;
-	if (r->sum.algo != PGR_ROWSUM_NONE && check_sum(r, p, is_null, len, want, err) != PGR_OK)
+	if (r->sh->verify && check_sum(r, p, is_null, len, want, err) != PGR_OK)
 		return PGR_ERR;
-	/* Only now: a file that is made is one that the server has. */
-	if (!is_null && pgr_lane_files_make(r->sh->files, p->file, &r->dir, err) != PGR_OK)
-		return PGR_ERR;
-	if (keep_row(r, p, len, err) != PGR_OK)
+	if (make_file(r, p, is_null, want, err) != PGR_OK || keep_row(r, p, len, want, err) != PGR_OK)
 		return PGR_ERR;
 	p->from += want;
 	r->to_come -= want;
@@ -173,20 +212,45 @@ static int take_row(struct pgr_lane_reader *r, struct pgr_lane_piece *p, bool is
 	return post_block(r, err);
 }
 
+/* ---- a row of a comparison ---- */
+
+static int compare_row(struct pgr_lane_reader *r, bool is_null, uint32_t len, struct pgr_err *err)
+{
+	uint8_t theirs[PGR_ROWSUM_MAX];
+	uint64_t done;
+
+	if (is_null || len != pgr_rowsum_len(r->sum.algo))
+		return pgr_err_set(err, PGR_E_PROTOCOL, "server sent no digest of a part of file \"%s\"",
+				   r->sh->list->entries[r->now->pieces[r->now->at].file].path);
+	if (take_value(r, theirs, len, err) != PGR_OK ||
+	    pgr_lane_hash_row(&r->hash, r->now, theirs, &done, err) != PGR_OK)
+		return PGR_ERR;
+	r->to_come -= done;
+	r->rows_read++;
+	return PGR_OK;
+}
+
 /* ---- requests ---- */
 
 static int send_request(struct pgr_lane_reader *r, const struct pgr_lane_request *q, struct pgr_err *err)
 {
-	if (pgr_lane_query(&r->query, r->sh->list, q->pieces + q->at, q->n - q->at, r->sum.algo, err) != PGR_OK)
-		return PGR_ERR;
-	return pgr_client_send_ahead(r->client, &r->query, err);
+	const struct pgr_lane_piece *pieces = q->pieces + q->at;
+	enum pgr_rowsum_algo sums = r->sh->verify ? r->sum.algo : PGR_ROWSUM_NONE;
+	size_t n = q->n - q->at;
+	int rc;
+
+	if (q->compare)
+		rc = pgr_lane_query_sums(&r->query, r->sh->list, pieces, n, r->sum.algo, err);
+	else
+		rc = pgr_lane_query(&r->query, r->sh->list, pieces, n, sums, err);
+	return rc == PGR_OK ? pgr_client_send_ahead(r->client, &r->query, err) : rc;
 }
 
 static void begin_request(struct pgr_lane_reader *r, struct pgr_lane_request *q)
 {
 	r->now = q;
 	r->to_come = pgr_lane_request_bytes(q);
-	pgr_copyrows_init_columns(&r->rows, r->client, r->sum.algo != PGR_ROWSUM_NONE ? 2 : 1);
+	pgr_copyrows_init_columns(&r->rows, r->client, r->sh->verify && !q->compare ? 2 : 1);
 }
 
 /* Takes and sends what is due.  PGR_MORE: nothing is under way, and nothing is left to do. */
@@ -195,7 +259,7 @@ static int keep_busy(struct pgr_lane_reader *r, struct pgr_err *err)
 	struct pgr_lane_request *q;
 	int rc;
 
-	if (r->ahead != NULL || (r->now != NULL && r->to_come > AHEAD_BYTES))
+	if (r->ahead != NULL || (r->now != NULL && !r->now->compare && r->to_come > AHEAD_BYTES))
 		return PGR_OK;
 	rc = pgr_lane_work_take(r->sh->work, r->lane, r->now == NULL, &q, err);
 	if (rc != PGR_OK)
@@ -215,6 +279,8 @@ static int end_request(struct pgr_lane_reader *r, struct pgr_err *err)
 	if (r->now->at < r->now->n)
 		return pgr_err_set(err, PGR_E_PROTOCOL, "server sent fewer rows of file \"%s\" than were asked for",
 				   r->sh->list->entries[r->now->pieces[r->now->at].file].path);
+	if (r->now->compare && pgr_lane_hash_end(&r->hash, err) != PGR_OK)
+		return PGR_ERR;
 	pgr_lane_work_done(r->sh->work, &r->now);
 	r->ahead = NULL;
 	if (next != NULL)
@@ -226,14 +292,19 @@ static int next_row(struct pgr_lane_reader *r, struct pgr_err *err)
 {
 	bool is_null;
 	uint32_t len;
-	int rc = pgr_copyrows_next(&r->rows, &is_null, &len, err);
+	int rc;
 
+	if (r->now->compare && pgr_lane_hash_begin(&r->hash, r->now, err) != PGR_OK)
+		return PGR_ERR;
+	rc = pgr_copyrows_next(&r->rows, &is_null, &len, err);
 	if (rc == PGR_ERR)
 		return PGR_ERR;
 	if (rc == PGR_MORE)
 		return end_request(r, err);
 	if (r->now->at == r->now->n)
 		return pgr_err_set(err, PGR_E_PROTOCOL, "server sent more rows than were asked for");
+	if (r->now->compare)
+		return compare_row(r, is_null, len, err);
 	return take_row(r, &r->now->pieces[r->now->at], is_null, len, err);
 }
 
@@ -243,7 +314,8 @@ int pgr_lane_reader_run(struct pgr_lane_reader *r, struct pgr_client *client, st
 
 	r->client = client;
 	r->damaged = false;
-	if (r->sh->verify && pgr_rowsum_init(&r->sum, pgr_rowsum_algo(pgr_client_version(client)), err) != PGR_OK)
+	if ((r->sh->verify || r->sh->delta) &&
+	    pgr_rowsum_init(&r->sum, pgr_rowsum_algo(pgr_client_version(client)), err) != PGR_OK)
 		return PGR_ERR;
 	while ((rc = keep_busy(r, err)) == PGR_OK && (rc = next_row(r, err)) == PGR_OK)
 		continue;
@@ -257,6 +329,8 @@ int pgr_lane_reader_drop(struct pgr_lane_reader *r, struct pgr_err *err)
 {
 	int rc = post_block(r, err);
 
+	if (rc == PGR_OK)
+		rc = pgr_lane_hash_end(&r->hash, err);
 	pgr_lane_reader_abandon(r);
 	return rc;
 }
@@ -267,7 +341,8 @@ void pgr_lane_reader_abandon(struct pgr_lane_reader *r)
 
 	pgr_pool_put(r->sh->pool, r->block);
 	r->block = NULL;
-	r->block_rows = 0;
+	r->block_span = 0;
+	pgr_lane_hash_forget(&r->hash);
 	r->client = NULL;
 	pgr_lane_work_return(r->sh->work, &r->ahead);
 	if (read)

@@ -4,6 +4,9 @@
  * A request is sent while the one before it still comes, so that the server always has something to do.  What was
  * posted is never read again: after a loss a piece goes on behind its last whole row.
  *
+ * A request to compare is sent ahead in the same way; before its rows are read, the lane hashes what lies here of it
+ * (lane_hash.h), which takes about as long as the server needs.
+ *
  * With verification a row is whole when its content has the digest that the server computed.  Hashing is the lane's
  * work: it would otherwise wait for the server, whose digest takes at least as long.
  */
@@ -17,6 +20,7 @@
 
 #include "backup/copyrows.h"
 #include "backup/lane_files.h"
+#include "backup/lane_hash.h"
 #include "backup/lane_work.h"
 #include "backup/ratelimit.h"
 #include "backup/rowsum.h"
@@ -24,6 +28,7 @@
 #include "common/err.h"
 
 struct pgr_client;
+struct pgr_pagecheck;
 struct pgr_pool;
 
 /* What all lanes share. */
@@ -33,7 +38,11 @@ struct pgr_lane_shared {
 	struct pgr_lane_files *files;
 	struct pgr_pool *pool; /* blocks of at least PGR_LANE_ROW */
 	struct pgr_ratelimit *rate;
+	struct pgr_pagecheck *pages; /* NULL */
 	bool verify;
+	bool delta; /* there may be requests to compare */
+	bool compare_only;
+	uint32_t largest_row;	/* as in pgr_lane_row_bytes */
 	_Atomic uint64_t bytes; /* received */
 };
 
@@ -43,7 +52,7 @@ struct pgr_lane_reader {
 	unsigned lane;
 	struct pgr_client *client; /* while it runs */
 	uint64_t rows_read;	   /* by this lane, on all its sessions */
-	struct pgr_rowsum sum;	   /* NONE without verification */
+	struct pgr_rowsum sum;	   /* NONE without verification and delta */
 	bool damaged;		   /* the last error was that a row came damaged, and it may be read again */
 
 	struct pgr_lane_request *now;	/* its rows are coming */
@@ -55,14 +64,17 @@ struct pgr_lane_reader {
 		*block; /* whole rows of a piece that follow each other, and perhaps a part of the next; NULL */
 	size_t block_file;
 	uint64_t block_off;
-	size_t block_len; /* of the whole rows */
-	uint64_t block_rows;
+	size_t block_len;    /* of the whole rows */
+	uint64_t block_span; /* what its rows count for */
 
+	struct pgr_lane_hash hash;
 	struct pgr_lane_dir dir;
 	struct pgr_buf query;
 };
 
-void pgr_lane_reader_init(struct pgr_lane_reader *r, struct pgr_lane_shared *shared, unsigned lane);
+/* The reader stays where it is. */
+void pgr_lane_reader_init(struct pgr_lane_reader *r, struct pgr_lane_shared *shared, unsigned lane,
+			  const struct pgr_sys *sys);
 /* No request is held any more (see pgr_lane_reader_drop). */
 void pgr_lane_reader_fini(struct pgr_lane_reader *r, const struct pgr_sys *sys);
 

@@ -3,7 +3,9 @@
 #include <pthread.h>
 #include <stdlib.h>
 
+#include "backup/delta_plan.h"
 #include "backup/exclude.h"
+#include "backup/lane_added.h"
 #include "common/stop.h"
 
 #define MIB ((uint64_t)1024 * 1024)
@@ -34,18 +36,20 @@ struct cursor {
 
 /*
  * - A file is, in this order: in `order` at or behind `next`; at one cursor, as far as it was not handed out; in
- *   requests, which are out with a lane or in `returned`.
+ *   requests, which are out with a lane or in `returned`.  What was added is in `added`, and then goes the same way.
  * - `out` counts the requests that are with lanes: work is over when it is 0 and nothing can be handed out.
  */
 struct pgr_lane_work {
 	/* constant */
 	const struct pgr_filelist *list;
+	const struct pgr_delta_plan *plan;
 	unsigned lanes;
+	bool compare_only;
 	bool whole_files;
 	uint32_t largest_row;
 	struct pgr_stop *stop;
 	struct pgr_waker waker;
-	size_t *order; /* files: the big ones, largest first, then the small ones */
+	size_t *order; /* files: the big ones, largest first, then the small ones, those to be compared first */
 	size_t norder;
 
 	pthread_mutex_t lock;
@@ -54,6 +58,7 @@ struct pgr_lane_work {
 	size_t next;
 	struct cursor *cursors; /* one a lane */
 	struct pgr_lane_request *returned;
+	struct pgr_lane_added added;
 	unsigned out;
 	uint64_t left; /* weight that was not handed out */
 };
@@ -80,9 +85,27 @@ uint32_t pgr_lane_row_bytes(const struct pgr_list_entry *e, uint32_t largest)
 	return largest;
 }
 
-uint64_t pgr_lane_rows(uint64_t size, uint32_t row)
+uint32_t pgr_lane_chunk_bytes(const struct pgr_list_entry *e, uint32_t largest)
 {
-	return size == 0 ? 1 : (size - 1) / row + 1;
+	struct pgr_relfile ignored;
+
+	if (largest > PGR_LANE_ROW_MAX)
+		largest = PGR_LANE_ROW_MAX;
+	if (e->size <= PGR_LANE_CHUNK || e->size > largest || pgr_relfile_parse(e->path, &ignored))
+		return PGR_LANE_CHUNK;
+	return pgr_lane_row_bytes(e, largest);
+}
+
+uint64_t pgr_lane_compare_end(const struct pgr_filelist *list, const struct pgr_delta_plan *plan, size_t i,
+			      uint32_t largest)
+{
+	const struct pgr_list_entry *e = &list->entries[i];
+	uint64_t here;
+
+	if (plan == NULL || plan->files[i].action != PGR_DELTA_COMPARE)
+		return 0;
+	here = plan->files[i].local_size;
+	return here >= e->size ? e->size : here - here % pgr_lane_chunk_bytes(e, largest);
 }
 
 /* ---- making ---- */
@@ -92,16 +115,32 @@ static uint64_t weight(const struct pgr_list_entry *e)
 	return e->size + FILE_COST;
 }
 
-/* For qsort_r: the big ones by size, the small ones behind them in their order. */
+static uint64_t compare_end(const struct pgr_lane_work *w, size_t file)
+{
+	return pgr_lane_compare_end(w->list, w->plan, file, w->largest_row);
+}
+
+/* For qsort_r: the big ones by size, the small ones behind them in their order, such that requests of many are of one
+ * kind. */
 static int by_size(const void *a, const void *b, void *arg)
 {
-	const struct pgr_filelist *list = ((const struct pgr_lane_work *)arg)->list;
+	const struct pgr_lane_work *w = arg;
 	size_t x = *(const size_t *)a, y = *(const size_t *)b;
-	uint64_t sx = list->entries[x].size, sy = list->entries[y].size;
+	uint64_t sx = w->list->entries[x].size, sy = w->list->entries[y].size;
+	bool cx = compare_end(w, x) > 0, cy = compare_end(w, y) > 0;
 
 	if (sx != sy && (sx > SMALL_BYTES || sy > SMALL_BYTES))
 		return sx > sy ? -1 : 1;
+	if (cx != cy)
+		return cx ? -1 : 1;
 	return x < y ? -1 : x > y;
+}
+
+static bool is_work(const struct pgr_lane_work *w, size_t file)
+{
+	if (w->list->entries[file].is_dir || (w->plan != NULL && w->plan->files[file].action == PGR_DELTA_KEEP))
+		return false;
+	return !w->compare_only || compare_end(w, file) > 0;
 }
 
 static int make_order(struct pgr_lane_work *w, struct pgr_err *err)
@@ -111,7 +150,7 @@ static int make_order(struct pgr_lane_work *w, struct pgr_err *err)
 	if (w->order == NULL || w->cursors == NULL)
 		return pgr_err_nomem(err);
 	for (size_t i = 0; i < w->list->n; i++) {
-		if (w->list->entries[i].is_dir)
+		if (!is_work(w, i))
 			continue;
 		w->order[w->norder++] = i;
 		w->left += weight(&w->list->entries[i]);
@@ -158,6 +197,9 @@ int pgr_lane_work_new(struct pgr_lane_work **out, const struct pgr_lane_work_opt
 	if (w == NULL)
 		return pgr_err_nomem(err);
 	w->list = opts->list;
+	w->plan = opts->plan;
+	w->compare_only = opts->compare_only;
+	pgr_lane_added_init(&w->added);
 	w->lanes = opts->lanes;
 	w->whole_files = opts->whole_files;
 	w->largest_row = opts->largest_row;
@@ -183,6 +225,7 @@ void pgr_lane_work_free(struct pgr_lane_work *w)
 		w->returned = r->next;
 		free(r);
 	}
+	pgr_lane_added_fini(&w->added);
 	pthread_cond_destroy(&w->changed);
 	pthread_mutex_destroy(&w->lock);
 	free_memory(w);
@@ -202,9 +245,12 @@ static uint64_t share(const struct pgr_lane_work *w)
 	return n > REQUEST_MAX ? REQUEST_MAX : n < REQUEST_MIN ? REQUEST_MIN : n;
 }
 
-static bool is_split(const struct pgr_lane_work *w, const struct pgr_list_entry *e)
+/* The sum of a file that lies here may be made afterwards: it is not for its sake that it comes in order. */
+static bool is_split(const struct pgr_lane_work *w, size_t file)
 {
-	return !w->whole_files && e->size > SPLIT_BYTES;
+	bool whole = w->whole_files && (w->plan == NULL || w->plan->files[file].action != PGR_DELTA_COMPARE);
+
+	return !whole && w->list->entries[file].size > SPLIT_BYTES;
 }
 
 static struct pgr_lane_request *new_request(size_t n, struct pgr_err *err)
@@ -218,27 +264,48 @@ static struct pgr_lane_request *new_request(size_t n, struct pgr_err *err)
 	return r;
 }
 
-/* A range of the file at the cursor; the rest of it, when a crumb would be left. */
+/* A range of the file at the cursor; the rest of it, when a crumb would be left.  What is to be compared comes first.
+ */
 static struct pgr_lane_request *take_range(struct pgr_lane_work *w, struct cursor *c, struct pgr_err *err)
 {
 	const struct pgr_list_entry *e = &w->list->entries[c->file];
 	uint64_t len = (share(w) + PGR_LANE_ROW - 1) / PGR_LANE_ROW * PGR_LANE_ROW;
+	uint64_t compared = compare_end(w, c->file), end = c->at < compared ? compared : e->size;
 	struct pgr_lane_request *r = new_request(1, err);
 
 	if (r == NULL)
 		return NULL;
-	if (e->size - c->at < len + len / 2)
-		len = e->size - c->at;
-	r->pieces[0] = (struct pgr_lane_piece){.file = c->file, .from = c->at, .to = c->at + len, .row = PGR_LANE_ROW};
+	if (end - c->at < len + len / 2)
+		len = end - c->at;
+	r->compare = c->at < compared;
+	r->pieces[0] = (struct pgr_lane_piece){
+		.file = c->file, .from = c->at, .to = c->at + len, .row = r->compare ? PGR_LANE_CHUNK : PGR_LANE_ROW};
 	c->at += len;
-	c->active = c->at < e->size;
+	c->active = c->at < (w->compare_only ? compared : e->size);
 	w->left -= len;
 	return r;
 }
 
-/* Whole files, as many as make up a share. */
+/* A whole file as a piece.  What it is longer than here is fetched behind its comparison. */
+static struct pgr_lane_piece whole(const struct pgr_lane_work *w, size_t file, bool *compare)
+{
+	const struct pgr_list_entry *e = &w->list->entries[file];
+	uint64_t compared = compare_end(w, file);
+	struct pgr_lane_piece p = {.file = file, .to = e->size, .row = pgr_lane_row_bytes(e, w->largest_row)};
+
+	*compare = compared > 0;
+	if (compared == 0)
+		return p;
+	p.to = compared;
+	p.tail = compared < e->size && !w->compare_only ? e->size : 0;
+	p.row = pgr_lane_chunk_bytes(e, w->largest_row);
+	return p;
+}
+
+/* Whole files of one kind, as many as make up a share. */
 static struct pgr_lane_request *take_files(struct pgr_lane_work *w, struct pgr_err *err)
 {
+	bool compare = compare_end(w, w->order[w->next]) > 0;
 	uint64_t most = share(w), sum = 0;
 	struct pgr_lane_request *r;
 	size_t n = 0;
@@ -246,19 +313,15 @@ static struct pgr_lane_request *take_files(struct pgr_lane_work *w, struct pgr_e
 	for (; w->next + n < w->norder; n++) {
 		uint64_t more = weight(entry(w, w->next + n));
 
-		if (n > 0 && sum + more > most)
+		if (n > 0 && (sum + more > most || (compare_end(w, w->order[w->next + n]) > 0) != compare))
 			break;
 		sum += more;
 	}
 	r = new_request(n, err);
 	if (r == NULL)
 		return NULL;
-	for (size_t i = 0; i < n; i++) {
-		const struct pgr_list_entry *e = entry(w, w->next + i);
-
-		r->pieces[i] = (struct pgr_lane_piece){
-			.file = w->order[w->next + i], .to = e->size, .row = pgr_lane_row_bytes(e, w->largest_row)};
-	}
+	for (size_t i = 0; i < n; i++)
+		r->pieces[i] = whole(w, w->order[w->next + i], &r->compare);
 	w->next += n;
 	w->left -= sum;
 	return r;
@@ -290,7 +353,7 @@ static int divide(struct pgr_lane_work *w, unsigned lane, struct pgr_lane_reques
 {
 	struct cursor *c = &w->cursors[lane];
 
-	if (!c->active && w->next < w->norder && is_split(w, entry(w, w->next))) {
+	if (!c->active && w->next < w->norder && is_split(w, w->order[w->next])) {
 		*c = (struct cursor){.active = true, .file = w->order[w->next++]};
 		w->left -= FILE_COST;
 	}
@@ -304,6 +367,20 @@ static int divide(struct pgr_lane_work *w, unsigned lane, struct pgr_lane_reques
 
 /* ---- handing out ---- */
 
+int pgr_lane_work_add(struct pgr_lane_work *w, const struct pgr_lane_piece *pieces, size_t n, struct pgr_err *err)
+{
+	int rc;
+
+	if (n == 0)
+		return PGR_OK;
+	pthread_mutex_lock(&w->lock);
+	rc = pgr_lane_added_put(&w->added, pieces, n, err);
+	pthread_cond_broadcast(&w->changed);
+	pthread_mutex_unlock(&w->lock);
+	return rc;
+}
+
+/* What was added comes first, so that it does not pile up; what is not yet worth a request last. */
 static int take_now(struct pgr_lane_work *w, unsigned lane, struct pgr_lane_request **out, struct pgr_err *err)
 {
 	int rc = PGR_OK;
@@ -311,9 +388,11 @@ static int take_now(struct pgr_lane_work *w, unsigned lane, struct pgr_lane_requ
 	if (w->returned != NULL) {
 		*out = w->returned;
 		w->returned = (*out)->next;
-	} else {
+	} else if ((*out = pgr_lane_added_take(&w->added, false)) == NULL) {
 		rc = divide(w, lane, out, err);
 	}
+	if (rc == PGR_MORE && (*out = pgr_lane_added_take(&w->added, true)) != NULL)
+		rc = PGR_OK;
 	if (rc == PGR_OK) {
 		(*out)->next = NULL;
 		w->out++;

@@ -9,9 +9,11 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "backup/delta_plan.h"
 #include "backup/filelist.h"
 #include "backup/lane_files.h"
 #include "backup/lane_read.h"
+#include "backup/lane_sums.h"
 #include "backup/lane_work.h"
 #include "backup/ratelimit.h"
 #include "backup/recheck.h"
@@ -53,6 +55,7 @@ struct pgr_lanes {
 	struct pgr_lane_files *files;
 	struct pgr_ratelimit rate;
 	struct pgr_lane_shared shared;
+	uint64_t kept_bytes; /* of the list: what stays as it is here */
 
 	/* of the thread that runs */
 	struct lane *lanes;
@@ -271,7 +274,7 @@ static void *lane_main(void *arg)
 	struct pgr_err err;
 	int rc;
 
-	pgr_lane_reader_init(&ln->reader, &l->shared, ln->number);
+	pgr_lane_reader_init(&ln->reader, &l->shared, ln->number, l->sys);
 	rc = open_first(ln, &err);
 	if (rc == PGR_OK)
 		rc = serve(ln, &err);
@@ -299,6 +302,10 @@ static int check_opts(const struct pgr_lanes_opts *o, struct pgr_err *err)
 {
 	if (o->jobs == 0 || o->jobs > JOBS_MAX)
 		return pgr_err_set(err, PGR_E_USAGE, "number of lanes must be between 1 and %d", JOBS_MAX);
+	if (o->plan != NULL ? o->plan->n != o->list->n : o->compare_only)
+		return pgr_err_set(err, PGR_E_USAGE, "the plan is not one of this list");
+	if (o->compare_only)
+		return PGR_OK;
 	if (pgr_pool_count(o->pool) < o->jobs + 2)
 		return pgr_err_set(err, PGR_E_USAGE, "%zu blocks are not enough for %u lanes", pgr_pool_count(o->pool),
 				   o->jobs);
@@ -321,19 +328,41 @@ static int make_locks(struct pgr_lanes *l, struct pgr_err *err)
 	return pgr_err_sys(err, rc, "could not create a condition variable");
 }
 
+/* What is only compared needs no blocks: it is divided as it will be when it is fetched, with blocks of the usual size.
+ */
+static uint32_t largest_row_of(const struct pgr_lanes_opts *o)
+{
+	size_t block = o->pool != NULL ? pgr_pool_block_bytes(o->pool) : PGR_LANE_ROW_MAX;
+
+	return block < PGR_LANE_ROW_MAX ? (uint32_t)block : PGR_LANE_ROW_MAX;
+}
+
+static uint64_t kept_bytes(const struct pgr_lanes_opts *o)
+{
+	uint64_t n = 0;
+
+	for (size_t i = 0; o->plan != NULL && i < o->list->n; i++)
+		if (o->plan->files[i].action == PGR_DELTA_KEEP && !o->list->entries[i].is_dir)
+			n += o->list->entries[i].size;
+	return n;
+}
+
 static int make_parts(struct pgr_lanes *l, struct pgr_err *err)
 {
 	const struct pgr_lanes_opts *o = &l->o;
-	size_t block = pgr_pool_block_bytes(o->pool);
-	uint32_t largest_row = block < PGR_LANE_ROW_MAX ? (uint32_t)block : PGR_LANE_ROW_MAX;
+	uint32_t largest_row = largest_row_of(o);
 	struct pgr_lane_work_opts work = {
 		.list = o->list,
+		.plan = o->plan,
+		.compare_only = o->compare_only,
 		.lanes = o->jobs,
 		.whole_files = o->digest != PGR_DIGEST_NONE && o->digest != PGR_DIGEST_CRC32C,
 		.largest_row = largest_row,
 	};
 	struct pgr_lane_files_opts files = {
 		.list = o->list,
+		.plan = o->plan,
+		.compare_only = o->compare_only,
 		.layout = o->layout,
 		.sink = o->sink,
 		.digest = o->digest,
@@ -390,7 +419,12 @@ int pgr_lanes_new(struct pgr_lanes **out, const struct pgr_lanes_opts *opts, con
 					     .files = l->files,
 					     .pool = opts->pool,
 					     .rate = &l->rate,
-					     .verify = opts->verify_transfer};
+					     .pages = opts->pages,
+					     .verify = opts->verify_transfer,
+					     .delta = opts->plan != NULL,
+					     .compare_only = opts->compare_only,
+					     .largest_row = largest_row_of(opts)};
+	l->kept_bytes = kept_bytes(opts);
 	*out = l;
 	return PGR_OK;
 }
@@ -469,20 +503,32 @@ int pgr_lanes_run(struct pgr_lanes *l, int (*tick)(void *arg, struct pgr_err *er
 
 uint64_t pgr_lanes_bytes(const struct pgr_lanes *l)
 {
-	return atomic_load(&l->shared.bytes);
+	struct pgr_delta_figures g;
+
+	pgr_lanes_figures(l, &g);
+	return l->o.plan != NULL ? g.fetched + g.same + l->kept_bytes : atomic_load(&l->shared.bytes);
 }
 
 void pgr_lanes_figures(const struct pgr_lanes *l, struct pgr_delta_figures *out)
 {
-	(void)l;
-	*out = (struct pgr_delta_figures){0};
+	pgr_lane_files_figures(l->files, out);
+	if (l->o.plan != NULL)
+		out->fetched += atomic_load(&l->shared.bytes);
 }
 
 int pgr_lanes_sum_rest(struct pgr_lanes *l, int (*tick)(void *arg, struct pgr_err *err), void *tick_arg,
 		       struct pgr_err *err)
 {
-	(void)l;
-	return tick != NULL ? tick(tick_arg, err) : PGR_OK;
+	struct pgr_lane_sums s = {
+		.sys = l->sys,
+		.stop = l->stop,
+		.list = l->o.list,
+		.files = l->files,
+		.digest = l->o.digest,
+		.threads = l->o.jobs,
+	};
+
+	return pgr_lane_sums_run(&s, tick, tick_arg, err);
 }
 
 void pgr_lanes_set_rate(struct pgr_lanes *l, uint64_t bytes_per_second)
@@ -503,7 +549,7 @@ int pgr_lanes_result(struct pgr_lanes *l, size_t i, struct pgr_lane_result *out,
 	if (rc != PGR_OK)
 		return rc == PGR_MORE ? PGR_OK : PGR_ERR;
 	out->copied = true;
-	out->size = l->o.list->entries[i].size;
+	out->size = pgr_lane_files_size(l->files, i);
 	out->sum_len = pgr_digest_len(l->o.digest);
 	memcpy(out->sum, pgr_lane_files_sum(l->files, i), out->sum_len);
 	return PGR_OK;

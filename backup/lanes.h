@@ -13,9 +13,9 @@
  * connection is given up, and what is left is read over a new one, as after a loss: PGR_E_DATA, with the name of the
  * file, when that was done as often as a lost connection is opened again.
  *
- * With a plan, files that lie here are made equal to the server's in place: the server computes digests of their chunks,
- * the lane's thread meanwhile those of the same chunks here, and what differs is fetched.  A chunk stays only when it
- * was compared.  A file that has vanished on the server is removed here, too.
+ * With a plan, files that lie here are made equal to the server's in place: the server computes digests of their
+ * chunks, the lane's thread meanwhile those of the same chunks here, and what differs is fetched.  A chunk stays only
+ * when it was compared.  A file that has vanished on the server is removed here, too.
  */
 #ifndef PGR_BACKUP_LANES_H
 #define PGR_BACKUP_LANES_H
@@ -44,7 +44,7 @@ struct pgr_lanes_opts {
 	unsigned jobs; /* lanes: 1 to 64 */
 	const struct pgr_filelist *list;
 	const struct pgr_delta_plan *plan; /* of this list; NULL: there is nothing here, all is fetched */
-	bool compare_only; /* with a plan: fetches nothing and changes nothing; pool and sink may be NULL */
+	bool compare_only;	   /* with a plan: fetches nothing and changes nothing; pool and sink may be NULL */
 	struct pgr_layout *layout; /* directories of the list exist already (not with compare_only) */
 	struct pgr_pool *pool;	   /* at least jobs + 2 blocks, of 128 KiB at least */
 	struct pgr_dirsink *sink;

@@ -99,6 +99,7 @@ int pgr_outfile_create(struct pgr_outfs *fs, int dirfd, const char *leaf, const 
 
 	atomic_init(&f->direct, false);
 	atomic_init(&f->padded, false);
+	f->was = 0;
 	f->fd = sys->openat(sys, dirfd, leaf, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
 	if (f->fd < 0)
 		return pgr_err_sys(err, errno, "could not create file \"%s\"", path);
@@ -108,6 +109,40 @@ int pgr_outfile_create(struct pgr_outfs *fs, int dirfd, const char *leaf, const 
 	pgr_err_sys(err, errno, "could not set permissions on file \"%s\"", path);
 	(void)sys->close(sys, f->fd);
 	(void)sys->unlinkat(sys, dirfd, leaf, 0);
+	return PGR_ERR;
+}
+
+/* What is opened may have been anything: no wait for a pipe's reader (O_NONBLOCK), and nothing but a file is written
+ * to.
+ */
+static int look_at(struct pgr_outfs *fs, struct pgr_outfile *f, const char *path, mode_t mode, struct pgr_err *err)
+{
+	const struct pgr_sys *sys = fs->sys;
+	struct stat st;
+
+	if (sys->fstat(sys, f->fd, &st) != 0)
+		return pgr_err_sys(err, errno, "could not stat file \"%s\"", path);
+	if (!S_ISREG(st.st_mode))
+		return pgr_err_set(err, PGR_E_DATA, "\"%s\" is not a regular file", path);
+	f->was = (uint64_t)st.st_size;
+	if ((st.st_mode & 07777) != mode && sys->fchmod(sys, f->fd, mode) != 0)
+		return pgr_err_sys(err, errno, "could not set permissions on file \"%s\"", path);
+	return PGR_OK;
+}
+
+int pgr_outfile_open(struct pgr_outfs *fs, int dirfd, const char *leaf, const char *path, mode_t mode,
+		     struct pgr_outfile *f, struct pgr_err *err)
+{
+	const struct pgr_sys *sys = fs->sys;
+
+	atomic_init(&f->direct, false);
+	atomic_init(&f->padded, false);
+	f->fd = sys->openat(sys, dirfd, leaf, O_WRONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0);
+	if (f->fd < 0)
+		return pgr_err_sys(err, errno, "could not open file \"%s\"", path);
+	if (look_at(fs, f, path, mode, err) == PGR_OK)
+		return PGR_OK;
+	(void)sys->close(sys, f->fd); /* nothing was written to it */
 	return PGR_ERR;
 }
 
@@ -229,6 +264,8 @@ int pgr_outfile_write(struct pgr_outfs *fs, struct pgr_outfile *f, const char *p
 int pgr_outfile_set_size(struct pgr_outfs *fs, struct pgr_outfile *f, const char *path, uint64_t extent, uint64_t size,
 			 struct pgr_err *err)
 {
+	if (extent < f->was)
+		extent = f->was;
 	if (extent == size && !atomic_load(&f->padded))
 		return PGR_OK;
 	if (fs->sys->ftruncate(fs->sys, f->fd, (off_t)size) != 0)

@@ -29,6 +29,7 @@ struct pgr_outfile {
 	int fd;
 	atomic_bool direct; /* fd has O_DIRECT */
 	atomic_bool padded; /* something was written beyond the last block's length */
+	uint64_t was;	    /* its size when it was opened; 0: it was made */
 };
 
 /* Creates `leaf` in `dirfd`: O_CREAT | O_EXCL | O_NOFOLLOW, then fchmod to `mode`.  `path` is its name in messages. */
@@ -36,9 +37,16 @@ int pgr_outfile_create(struct pgr_outfs *fs, int dirfd, const char *leaf, const 
 		       struct pgr_outfile *f, struct pgr_err *err) PGR_MUST_USE;
 
 /*
+ * Opens a regular file that exists, to be changed in place: nothing of it is cut.  O_NOFOLLOW; the mode is set when it
+ * is another one.  PGR_E_DATA: it is no regular file.
+ */
+int pgr_outfile_open(struct pgr_outfs *fs, int dirfd, const char *leaf, const char *path, mode_t mode,
+		     struct pgr_outfile *f, struct pgr_err *err) PGR_MUST_USE;
+
+/*
  * Writes a block at `off`.  The bytes of the block behind len may be overwritten with zeros, and the file with zeros up
- * to the next multiple of PGR_BLOCK_ALIGN: nothing else may stand there.  Several threads may write different blocks of
- * one file at once.
+ * to the next multiple of PGR_BLOCK_ALIGN: nothing else may stand there that is not cut in the end.  Several threads
+ * may write different blocks of one file at once.
  */
 int pgr_outfile_write(struct pgr_outfs *fs, struct pgr_outfile *f, const char *path, struct pgr_block *b, uint64_t off,
 		      struct pgr_err *err) PGR_MUST_USE;

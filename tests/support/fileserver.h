@@ -56,7 +56,8 @@ struct fileserver {
 	 */
 	void (*before_row)(void *arg, const char *path, uint64_t off, uint64_t len);
 	void (*after_row)(void *arg, const char *path, uint64_t off, uint8_t *data, size_t len);
-	/* What the network does to it: data and its digest (NULL: there is none), after that was computed. */
+	/* What the network does to it: data (NULL: only its digest is sent) and its digest (NULL: there is none), after
+	 * that was computed. */
 	void (*on_the_way)(void *arg, const char *path, uint64_t off, uint8_t *data, size_t len, uint8_t *sum);
 	/* What it does to a request. */
 	void (*mishear)(void *arg, char *path, uint64_t *off);
@@ -66,6 +67,14 @@ struct fileserver {
 	/* under lock: */
 	int64_t sent;
 	unsigned queries, cuts, opened, rows, sums;
+	unsigned digests; /* rows of which only the digest was asked for; the others are counted in `rows` */
+	uint64_t payload; /* bytes of files in rows */
+};
+
+/* What a query asks for. */
+struct fileserver_wish {
+	bool content;
+	enum pgr_rowsum_algo sum; /* NONE: no digest */
 };
 
 struct fileserver_session {
@@ -143,9 +152,10 @@ static inline ssize_t fileserver_read(struct fileserver *s, const char *path, ui
 	return n;
 }
 
-static inline void fileserver_sum(struct fileserver *s, struct pgr_buf *row, enum pgr_rowsum_algo algo,
+static inline void fileserver_sum(struct fileserver *s, struct pgr_buf *row, struct fileserver_wish wish,
 				  const char *path, uint64_t off, uint64_t len, uint8_t *data, ssize_t n)
 {
+	enum pgr_rowsum_algo algo = wish.sum;
 	struct pgr_rowsum_row what = {.content = n < 0 ? NULL : data,
 				      .len = n < 0 ? 0 : (size_t)n,
 				      .name = path,
@@ -161,10 +171,12 @@ static inline void fileserver_sum(struct fileserver *s, struct pgr_buf *row, enu
 	pgr_rowsum_fini(&sum);
 	s->sums++;
 	if (s->on_the_way != NULL)
-		s->on_the_way(s->arg, path, off, data, what.len, bytes);
-	fileserver_put16(row, s->lie == FILESERVER_TWO_COLUMNS ? 3 : 2);
-	fileserver_put32(row, n < 0 ? UINT32_MAX : (uint32_t)n);
-	fileserver_put(row, data, what.len);
+		s->on_the_way(s->arg, path, off, wish.content ? data : NULL, what.len, bytes);
+	fileserver_put16(row, (uint16_t)(1 + wish.content + (s->lie == FILESERVER_TWO_COLUMNS)));
+	if (wish.content) {
+		fileserver_put32(row, n < 0 ? UINT32_MAX : (uint32_t)n);
+		fileserver_put(row, data, what.len);
+	}
 	fileserver_put32(row, s->lie == FILESERVER_NO_SUM ? UINT32_MAX : sum_len);
 	fileserver_put(row, bytes, s->lie == FILESERVER_NO_SUM ? 0 : sum_len);
 }
@@ -180,7 +192,7 @@ static inline void fileserver_plain(struct fileserver *s, struct pgr_buf *row, c
 		fileserver_put(row, data, (size_t)n);
 }
 
-static inline void fileserver_row(struct fileserver_session *c, enum pgr_rowsum_algo algo, const char *path,
+static inline void fileserver_row(struct fileserver_session *c, struct fileserver_wish wish, const char *path,
 				  uint64_t off, uint64_t len, bool first)
 {
 	struct fileserver *s = c->srv;
@@ -198,14 +210,18 @@ static inline void fileserver_row(struct fileserver_session *c, enum pgr_rowsum_
 		n++;
 	if (first) /* the header comes with the first row, as from servers */
 		fileserver_put(&row, "PGCOPY\n\377\r\n\0\0\0\0\0\0\0\0\0", 19);
-	if (algo != PGR_ROWSUM_NONE)
-		fileserver_sum(s, &row, algo, heard, off, len, data, n);
+	if (wish.sum != PGR_ROWSUM_NONE)
+		fileserver_sum(s, &row, wish, heard, off, len, data, n);
 	else
 		fileserver_plain(s, &row, heard, off, data, n);
 	pgr_msg_copy_data(&c->out, row.data, row.len);
 	pgr_buf_fini(&row);
 	free(data);
-	s->rows++;
+	s->payload += wish.content && n > 0 ? (uint64_t)n : 0;
+	if (wish.content)
+		s->rows++;
+	else
+		s->digests++;
 }
 
 /* ---- queries ---- */
@@ -259,7 +275,7 @@ static inline void fileserver_error(struct fileserver_session *c)
 		pgr_msg_ready(&c->out);
 }
 
-static inline void fileserver_copy(struct fileserver_session *c, const char *p, enum pgr_rowsum_algo algo, bool fail)
+static inline void fileserver_copy(struct fileserver_session *c, const char *p, struct fileserver_wish wish, bool fail)
 {
 	static const char tail[] = ") v(i, f, s, t, w), LATERAL pg_catalog.generate_series(s, greatest(s, t - 1), w) o "
 				   "ORDER BY i, o";
@@ -287,7 +303,7 @@ static inline void fileserver_copy(struct fileserver_session *c, const char *p, 
 		for (uint64_t off = from; off == from || off < to; off += row) {
 			if (lie == FILESERVER_LESS_ROWS && *p == ')' && off + row >= to)
 				break;
-			fileserver_row(c, algo, path, off, to - off < row ? to - off : row, first);
+			fileserver_row(c, wish, path, off, to - off < row ? to - off : row, first);
 			first = false;
 		}
 		if (fail) {
@@ -296,11 +312,11 @@ static inline void fileserver_copy(struct fileserver_session *c, const char *p, 
 		}
 	}
 	fileserver_expect(&p, tail);
-	fileserver_expect(&p, algo != PGR_ROWSUM_NONE ? " OFFSET 0) r" : "");
+	fileserver_expect(&p, wish.sum != PGR_ROWSUM_NONE ? " OFFSET 0) r" : "");
 	fileserver_expect(&p, ") TO STDOUT (FORMAT binary)");
 	fileserver_must(*p == '\0');
 	if (lie == FILESERVER_EXTRA_ROW)
-		fileserver_row(c, algo, path, 0, 10, first);
+		fileserver_row(c, wish, path, 0, 10, first);
 	fileserver_must(!first || lie == FILESERVER_LESS_ROWS);
 	if (first)
 		pgr_msg_copy_data(&c->out, "PGCOPY\n\377\r\n\0\0\0\0\0\0\0\0\0", 19);
@@ -311,16 +327,19 @@ static inline void fileserver_copy(struct fileserver_session *c, const char *p, 
 }
 
 /* What is asked for: the beginning of a query, up to the pieces. */
-static inline enum pgr_rowsum_algo fileserver_begin(const char **text)
+static inline struct fileserver_wish fileserver_begin(const char **text)
 {
 	enum pgr_rowsum_algo algo = PGR_ROWSUM_NONE;
+	bool content;
 
-	if (strncmp(*text, "COPY (SELECT c, ", 16) == 0) {
-		*text += 16;
-		if (strncmp(*text, "pg_catalog.sha256(", 18) == 0)
-			algo = PGR_ROWSUM_SHA256;
-		else
-			algo = PGR_ROWSUM_MD5;
+	fileserver_expect(text, "COPY (SELECT ");
+	content = strncmp(*text, "c, ", 3) == 0;
+	*text += content ? 3 : 0;
+	if (strncmp(*text, "pg_catalog.sha256(", 18) == 0)
+		algo = PGR_ROWSUM_SHA256;
+	else if (strncmp(*text, "pg_catalog.decode(", 18) == 0)
+		algo = PGR_ROWSUM_MD5;
+	if (algo != PGR_ROWSUM_NONE) {
 		fileserver_expect(text,
 				  algo == PGR_ROWSUM_SHA256
 					  ? "pg_catalog.sha256(coalesce(pg_catalog.sha256(c), '')"
@@ -331,19 +350,19 @@ static inline enum pgr_rowsum_algo fileserver_begin(const char **text)
 		fileserver_expect(text, algo == PGR_ROWSUM_SHA256 ? ")" : "), 'hex')");
 		fileserver_expect(text, " FROM (SELECT f, o, least(w, t - o) n, ");
 	} else {
-		fileserver_expect(text, "COPY (SELECT ");
+		content = true;
 	}
 	fileserver_expect(text, "CASE WHEN t > s THEN pg_catalog.pg_read_binary_file(f, o, least(w, t - o), true) "
 				"ELSE '' END");
 	fileserver_expect(text, algo != PGR_ROWSUM_NONE ? " c" : "");
 	fileserver_expect(text, " FROM (VALUES ");
-	return algo;
+	return (struct fileserver_wish){.content = content, .sum = algo};
 }
 
 static inline void fileserver_answer(struct fileserver_session *c, const char *text)
 {
 	struct fileserver *s = c->srv;
-	enum pgr_rowsum_algo algo;
+	struct fileserver_wish wish;
 	bool fail;
 
 	if (strncmp(text, "SELECT system_identifier", 24) == 0) {
@@ -355,11 +374,11 @@ static inline void fileserver_answer(struct fileserver_session *c, const char *t
 	}
 	s->queries++;
 	fail = s->error_at > 0 && s->queries >= s->error_at && s->queries < s->error_at + s->errors;
-	algo = fileserver_begin(&text);
+	wish = fileserver_begin(&text);
 	if (fail && !s->error_inside)
 		fileserver_error(c);
 	else
-		fileserver_copy(c, text, algo, fail);
+		fileserver_copy(c, text, wish, fail);
 }
 
 /* Answers the next query that came as a whole; under lock. */

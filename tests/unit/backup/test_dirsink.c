@@ -368,6 +368,115 @@ START_TEST(too_large)
 }
 END_TEST
 
+/* ---- in place ---- */
+
+static void put_old(struct fixture *f, const char *leaf, unsigned seed, uint64_t size, mode_t mode)
+{
+	int fd = openat(f->dirfd, leaf, O_WRONLY | O_CREAT | O_EXCL, 0600);
+
+	ck_assert_int_ge(fd, 0);
+	for (uint64_t i = 0; i < size; i++) {
+		uint8_t b = byte_at(seed, i);
+
+		ck_assert_int_eq(pwrite(fd, &b, 1, (off_t)i), 1);
+	}
+	ck_assert_int_eq(fchmod(fd, mode), 0);
+	close(fd);
+}
+
+static struct pgr_sink_file *open_old(struct fixture *f, const char *leaf)
+{
+	struct pgr_sink_file *file;
+	struct pgr_err err;
+
+	ck_assert_msg(pgr_dirsink_open(f->sink, f->dirfd, leaf, leaf, 0640, &file, &err) == PGR_OK, "%s", err.msg);
+	return file;
+}
+
+/* What is not posted stays, up to the size that the seal says: longer, shorter, or as it was. */
+static const struct {
+	uint64_t was, off, size;
+	size_t len; /* posted at off */
+} in_place[] = {
+	{10 * 4096, 2 * 4096, 10 * 4096, 4096},
+	{10 * 4096, 2 * 4096, 10 * 4096, 0},
+	{10 * 4096, 2 * 4096, 3 * 4096, 4096},
+	{10 * 4096 + 5, 10 * 4096, 10 * 4096 + 7, 7},
+	{10 * 4096, 9 * 4096, 9 * 4096 + 9, 9},
+	{3 * 4096 + 5, 3 * 4096, 4 * 4096, 4096},
+	{4096, 0, 4096, 4096},
+	{4096, 0, 10, 0},
+};
+
+START_TEST(changes_in_place)
+{
+	struct fixture f;
+	struct pgr_err err;
+	struct pgr_sink_file *file;
+	struct stat st;
+
+	for (size_t i = 0; i < sizeof(in_place) / sizeof(in_place[0]); i++) {
+		setup(&f, writer_counts[_i], true);
+		put_old(&f, "old", 1, in_place[i].was, 0600);
+		file = open_old(&f, "old");
+		if (in_place[i].len > 0)
+			ck_assert_int_eq(post(&f, file, 1, in_place[i].off, in_place[i].len, &err), PGR_OK);
+		ck_assert_int_eq(pgr_dirsink_seal(f.sink, &file, in_place[i].size, &err), PGR_OK);
+		assert_drained(&f);
+		assert_file(&f, "old", 1, in_place[i].size);
+		ck_assert_int_eq(fstatat(f.dirfd, "old", &st, 0), 0);
+		ck_assert_uint_eq(st.st_mode & 07777, 0640);
+		ck_assert_uint_eq(f.fault.fsyncs, 1);
+		teardown(&f);
+	}
+}
+END_TEST
+
+START_TEST(not_in_place)
+{
+	struct fixture f;
+	struct pgr_err err;
+	struct pgr_sink_file *file;
+
+	setup(&f, writer_counts[_i], true);
+	ck_assert_int_eq(symlinkat("elsewhere", f.dirfd, "link"), 0);
+	ck_assert_int_eq(mkfifoat(f.dirfd, "pipe", 0600), 0);
+	ck_assert_int_eq(pgr_dirsink_open(f.sink, f.dirfd, "link", "where/link", 0600, &file, &err), PGR_ERR);
+	ck_assert_int_eq(err.sys_errno, ELOOP);
+	ck_assert_ptr_null(file);
+	ck_assert_int_eq(pgr_dirsink_open(f.sink, f.dirfd, "none", "where/none", 0600, &file, &err), PGR_ERR);
+	ck_assert_str_eq(err.msg, "could not open file \"where/none\": No such file or directory");
+	ck_assert_int_eq(pgr_dirsink_open(f.sink, f.dirfd, "pipe", "where/pipe", 0600, &file, &err), PGR_ERR);
+	ck_assert_ptr_null(file);
+	assert_drained(&f);
+	teardown(&f);
+}
+END_TEST
+
+/* They take no place of those that are made: who opens them waits for nobody. */
+START_TEST(in_place_is_not_counted)
+{
+	struct fixture f;
+	struct pgr_err err;
+	struct pgr_sink_file *files[OPEN_LIMIT + 5];
+
+	setup(&f, writer_counts[_i], true);
+	put_old(&f, "old", 1, 100, 0600);
+	for (int i = 0; i < OPEN_LIMIT + 5; i++)
+		files[i] = open_old(&f, "old");
+	ck_assert_int_eq(put_file(&f, "new", 2, 9000, &err), PGR_OK);
+	for (int i = 0; i < OPEN_LIMIT + 5; i++) {
+		if (i % 2 == 0)
+			ck_assert_int_eq(pgr_dirsink_seal(f.sink, &files[i], 100, &err), PGR_OK);
+		else
+			pgr_dirsink_abandon(f.sink, &files[i]);
+	}
+	assert_drained(&f);
+	assert_file(&f, "old", 1, 100);
+	teardown(&f);
+}
+END_TEST
+
 /* ---- files that are not finished ---- */
 
 START_TEST(abandoned)
@@ -1001,6 +1110,9 @@ int main(void)
 		size_is_what_the_seal_says,
 		too_large,
 		exists_already,
+		changes_in_place,
+		not_in_place,
+		in_place_is_not_counted,
 		abandoned,
 		freed_with_files_open,
 		many_lanes,

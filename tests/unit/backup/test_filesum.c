@@ -110,6 +110,32 @@ START_TEST(holes)
 }
 END_TEST
 
+/* Stretches of which only the CRC is known, between blocks. */
+START_TEST(known_stretches)
+{
+	uint8_t *p = content(100000, 3);
+
+	make(PGR_DIGEST_CRC32C);
+	pgr_filesum_known(sum, 40000, 30000, pgr_crc32c(0, p + 40000, 30000));
+	pgr_filesum_block(sum, 0, p, 40000);
+	pgr_filesum_block(sum, 70000, p + 70000, 1);
+	pgr_filesum_known(sum, 70001, 29999, pgr_crc32c(0, p + 70001, 29999));
+	pgr_filesum_known(sum, 5, 0, 0);
+	check_sum(PGR_DIGEST_CRC32C, p, 100000);
+	teardown();
+	make(PGR_DIGEST_CRC32C);
+	pgr_filesum_block(sum, 0, p, 40000);
+	pgr_filesum_known(sum, 39999, 10, 1);
+	check_fails(100000, PGR_E_DATA);
+	teardown();
+	make(PGR_DIGEST_SHA256);
+	pgr_filesum_known(sum, 0, 100000, 1);
+	pgr_filesum_block(sum, 0, p, 100000);
+	check_sum(PGR_DIGEST_SHA256, p, 100000);
+	free(p);
+}
+END_TEST
+
 START_TEST(no_algorithm)
 {
 	uint8_t got[PGR_DIGEST_MAX];
@@ -295,6 +321,7 @@ int main(void)
 	tcase_add_loop_test(t, in_order, 0, NALGOS);
 	tcase_add_loop_test(t, nothing_but_zeros, 0, NALGOS * 7);
 	tcase_add_loop_test(t, holes, 0, NALGOS);
+	tcase_add_test(t, known_stretches);
 	tcase_add_test(t, no_algorithm);
 	tcase_add_test(t, a_large_hole);
 	tcase_add_loop_test(t, any_order, 0, 40);

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backup/delta_plan.h"
 #include "backup/filelist.h"
 #include "backup/lane_query.h"
 #include "backup/lane_work.h"
@@ -19,11 +20,18 @@
 static struct pgr_list_entry entries[4000];
 static char names[4000][40];
 static struct pgr_filelist list;
+static struct pgr_delta_file actions[4000];
+static struct pgr_delta_plan plan;
 static uint64_t handed[4000]; /* bytes up to which a file was handed out, in order */
 static uint64_t rows[4000];
 static struct pgr_stop *stop;
 static struct pgr_lane_work *work;
 static struct pgr_err err;
+
+static uint64_t rows_of(uint64_t size, uint32_t row)
+{
+	return size == 0 ? 1 : (size - 1) / row + 1;
+}
 
 static void setup(void)
 {
@@ -93,7 +101,7 @@ static unsigned wrong_in(const struct pgr_lane_request *r)
 		wrong += p->from == p->to && e->size != 0;
 		wrong += p->row != pgr_lane_row_bytes(e, PGR_LANE_ROW_MAX) || p->from % p->row != 0;
 		wrong += r->n > 1 && (p->from != 0 || p->to != e->size);
-		rows[p->file] += pgr_lane_rows(p->to - p->from, p->row);
+		rows[p->file] += rows_of(p->to - p->from, p->row);
 	}
 	return wrong;
 }
@@ -126,7 +134,7 @@ static void check_all_handed_out(void)
 		if (entries[i].is_dir)
 			wrong += handed[i] != 0 || rows[i] != 0;
 		else
-			wrong += handed[i] != entries[i].size || rows[i] != pgr_lane_rows(entries[i].size, row);
+			wrong += handed[i] != entries[i].size || rows[i] != rows_of(entries[i].size, row);
 	}
 	ck_assert_uint_eq(wrong, 0);
 }
@@ -339,13 +347,210 @@ START_TEST(row_bytes)
 }
 END_TEST
 
-START_TEST(row_counts)
+/* ---- with a plan ---- */
+
+static void make_delta(unsigned lanes, bool compare_only, bool whole_files)
 {
-	ck_assert_uint_eq(pgr_lane_rows(0, 100), 1);
-	ck_assert_uint_eq(pgr_lane_rows(1, 100), 1);
-	ck_assert_uint_eq(pgr_lane_rows(100, 100), 1);
-	ck_assert_uint_eq(pgr_lane_rows(101, 100), 2);
-	ck_assert_uint_eq(pgr_lane_rows(UINT64_MAX, 1), UINT64_MAX);
+	struct pgr_lane_work_opts o = {.list = &list,
+				       .plan = &plan,
+				       .lanes = lanes,
+				       .compare_only = compare_only,
+				       .whole_files = whole_files,
+				       .largest_row = PGR_LANE_ROW_MAX};
+
+	plan.files = actions;
+	plan.n = list.n;
+	ck_assert_int_eq(pgr_lane_work_new(&work, &o, stop, &err), PGR_OK);
+}
+
+static void act(enum pgr_delta_action action, uint64_t here)
+{
+	actions[list.n - 1] = (struct pgr_delta_file){.action = action, .local_size = here};
+}
+
+/* Every byte once, compared up to the end of what is here, the rest fetched. */
+static unsigned wrong_in_delta(const struct pgr_lane_request *r, bool compare_only)
+{
+	unsigned wrong = r->n == 0 || r->at != 0;
+
+	for (size_t i = 0; i < r->n; i++) {
+		const struct pgr_lane_piece *p = &r->pieces[i];
+		const struct pgr_list_entry *e = &entries[p->file];
+		uint64_t end = pgr_lane_compare_end(&list, &plan, p->file, PGR_LANE_ROW_MAX);
+
+		wrong += p->from != handed[p->file] || p->to > e->size || actions[p->file].action == PGR_DELTA_KEEP;
+		wrong += r->compare != (p->from < end);
+		wrong += r->compare && (p->to > end || p->row != pgr_lane_chunk_bytes(e, PGR_LANE_ROW_MAX));
+		wrong += !r->compare && (compare_only || p->row != pgr_lane_row_bytes(e, PGR_LANE_ROW_MAX));
+		wrong += p->tail != 0 && (!r->compare || p->to != end || p->tail != e->size || compare_only);
+		handed[p->file] = p->tail != 0 ? p->tail : p->to;
+		rows[p->file]++;
+	}
+	return wrong;
+}
+
+START_TEST(delta_is_handed_out_once)
+{
+	bool compare_only = _i % 3 == 0;
+	unsigned wrong = 0, lane = 0;
+	uint32_t seed = (uint32_t)_i + 5;
+	struct pgr_lane_request *r;
+
+	add_mixture((uint32_t)_i);
+	for (size_t i = 0; i < list.n; i++) {
+		uint64_t kind = next_random(&seed) % 10, size = entries[i].size;
+
+		actions[i].action = kind < 6 ? PGR_DELTA_COMPARE : kind < 9 ? PGR_DELTA_FETCH : PGR_DELTA_KEEP;
+		actions[i].local_size = kind < 3 ? size : kind == 3 ? size / 2 : kind == 4 ? 2 * size : 0;
+	}
+	make_delta(4, compare_only, _i % 2 == 0);
+	while ((r = take(lane++ % 4)) != NULL) {
+		wrong += wrong_in_delta(r, compare_only);
+		done(r);
+	}
+	for (size_t i = 0; i < list.n; i++) {
+		uint64_t end = compare_only ? pgr_lane_compare_end(&list, &plan, i, PGR_LANE_ROW_MAX) : entries[i].size;
+
+		if (entries[i].is_dir || actions[i].action == PGR_DELTA_KEEP)
+			end = 0;
+		wrong += handed[i] != end || (end == 0 && !compare_only && !entries[i].is_dir &&
+					      rows[i] != (actions[i].action != PGR_DELTA_KEEP));
+	}
+	ck_assert_uint_eq(wrong, 0);
+}
+END_TEST
+
+static const struct {
+	const char *path;
+	uint64_t size, here, chunk, end;
+} compared[] = {
+	{"base/5/16384", MIB, MIB, PGR_LANE_CHUNK, MIB},
+	{"base/5/16384", MIB + 5, MIB + 5, PGR_LANE_CHUNK, MIB + 5},
+	{"base/5/16384", MIB + 5, 3 * MIB, PGR_LANE_CHUNK, MIB + 5},
+	{"base/5/16384", 3 * MIB, MIB + 5, PGR_LANE_CHUNK, MIB},
+	{"base/5/16384", 3 * MIB, PGR_LANE_CHUNK - 1, PGR_LANE_CHUNK, 0},
+	{"base/5/16384", 3 * MIB, 0, PGR_LANE_CHUNK, 0},
+	{"base/5/16384", 0, 8192, PGR_LANE_CHUNK, 0},
+	{"base/5/16384", 0, 0, PGR_LANE_CHUNK, 0},
+	{"some.conf", 100, 100, PGR_LANE_CHUNK, 100},
+	{"some.conf", 100, 99, PGR_LANE_CHUNK, 0},
+	{"some.conf", 100000, 100000, PGR_LANE_ROW, 100000},
+	{"some.conf", 200000, 200000, PGR_LANE_ROW_MAX, 200000},
+	{"some.conf", 200000, 199999, PGR_LANE_ROW_MAX, 0},
+	{"some.conf", 200000, 200001, PGR_LANE_ROW_MAX, 200000},
+	{"some.conf", 3 * MIB, MIB + 5, PGR_LANE_CHUNK, MIB},
+};
+
+START_TEST(what_is_compared)
+{
+	add(compared[_i].path, compared[_i].size);
+	act(PGR_DELTA_COMPARE, compared[_i].here);
+	make_delta(1, false, false);
+	ck_assert_uint_eq(pgr_lane_chunk_bytes(&entries[0], PGR_LANE_ROW_MAX), compared[_i].chunk);
+	ck_assert_uint_eq(pgr_lane_compare_end(&list, &plan, 0, PGR_LANE_ROW_MAX), compared[_i].end);
+	ck_assert_uint_eq(pgr_lane_compare_end(&list, NULL, 0, PGR_LANE_ROW_MAX), 0);
+	act(PGR_DELTA_FETCH, compared[_i].here);
+	ck_assert_uint_eq(pgr_lane_compare_end(&list, &plan, 0, PGR_LANE_ROW_MAX), 0);
+}
+END_TEST
+
+/* With a SHA manifest a file that is made stays whole, one that is compared need not. */
+START_TEST(whole_files_of_a_plan)
+{
+	struct pgr_lane_request *r;
+
+	add_relation(100 * MIB);
+	act(PGR_DELTA_COMPARE, 100 * MIB);
+	add_relation(90 * MIB);
+	act(PGR_DELTA_FETCH, 0);
+	make_delta(2, false, true);
+	r = take(0);
+	ck_assert_uint_eq(r->pieces[0].file, 0);
+	ck_assert_uint_lt(r->pieces[0].to, 100 * MIB);
+	done(r);
+	while ((r = take(1))->pieces[0].file == 0)
+		done(r);
+	ck_assert_uint_eq(r->pieces[0].to - r->pieces[0].from, 90 * MIB);
+	done(r);
+}
+END_TEST
+
+static int add_pieces(size_t file, size_t n, uint64_t bytes)
+{
+	struct pgr_lane_piece pieces[600];
+
+	for (size_t i = 0; i < n; i++)
+		pieces[i] = (struct pgr_lane_piece){
+			.file = file, .from = i * 2 * bytes, .to = i * 2 * bytes + bytes, .row = PGR_LANE_ROW};
+	return pgr_lane_work_add(work, pieces, n, &err);
+}
+
+/* What comparisons add is gathered, comes first when there is enough of it, and last when there is not. */
+START_TEST(added_is_gathered)
+{
+	struct pgr_lane_request *r, *out;
+
+	for (int i = 0; i < 3; i++) {
+		add_relation(40 * MIB);
+		act(PGR_DELTA_COMPARE, 40 * MIB);
+	}
+	make_delta(2, false, false);
+	out = take(0);
+	ck_assert_int_eq(add_pieces(0, 0, 1), PGR_OK);
+	ck_assert_int_eq(add_pieces(0, 3, PGR_LANE_CHUNK), PGR_OK);
+	r = take(0);
+	ck_assert(r->compare); /* too little so far */
+	done(r);
+	ck_assert_int_eq(add_pieces(1, 40, PGR_LANE_CHUNK), PGR_OK);
+	ck_assert_int_eq(add_pieces(2, 1, PGR_LANE_CHUNK), PGR_OK);
+	r = take(1);
+	ck_assert(!r->compare);
+	ck_assert_uint_eq(r->n, 43);
+	ck_assert_uint_eq(r->pieces[0].file, 0);
+	ck_assert_uint_eq(r->pieces[3].file, 1);
+	ck_assert_uint_eq(r->pieces[42].to, 79 * PGR_LANE_CHUNK);
+	done(r);
+	for (int i = 0; i < 300; i += 60) /* of five, four have room with the one before */
+		ck_assert_int_eq(add_pieces(0, 60, 100), PGR_OK);
+	r = take(1);
+	ck_assert_uint_eq(r->n, 1 + 4 * 60);
+	ck_assert(!r->compare);
+	done(r);
+	while ((r = take(0)) != NULL && r->compare)
+		done(r);
+	ck_assert_ptr_nonnull(r);
+	done(r);
+	while ((r = take(0)) != NULL)
+		done(r);
+	done(out);
+}
+END_TEST
+
+/* A big batch is one request; few of little content are one, too. */
+START_TEST(added_batches)
+{
+	struct pgr_lane_request *r, *out;
+	unsigned n = 0;
+
+	add_relation(1);
+	act(PGR_DELTA_COMPARE, 1);
+	make_delta(2, false, false);
+	out = take(0);
+	ck_assert_int_eq(add_pieces(0, 600, PGR_LANE_CHUNK), PGR_OK);
+	for (int i = 0; i < 17; i++)
+		ck_assert_int_eq(add_pieces(0, 1, 100), PGR_OK);
+	r = take(1);
+	ck_assert_uint_eq(r->n, 600);
+	done(r);
+	while ((r = take(1)) != NULL) {
+		ck_assert_uint_le(r->n, 8);
+		n += (unsigned)r->n;
+		done(r);
+	}
+	ck_assert_uint_eq(n, 17);
+	ck_assert_int_eq(add_pieces(0, 5, 100), PGR_OK); /* and is freed with the work */
+	ck_assert_int_eq(add_pieces(0, 300, 100), PGR_OK);
+	done(out);
 }
 END_TEST
 
@@ -457,6 +662,26 @@ START_TEST(waits_for_what_comes_back)
 }
 END_TEST
 
+START_TEST(waits_for_what_is_added)
+{
+	const struct pgr_lane_piece piece = {.to = 1, .row = PGR_LANE_ROW};
+	struct pgr_lane_request *a;
+	struct waiter w;
+
+	add_relation(1);
+	make(2, false);
+	a = take(0);
+	begin_waiting(&w);
+	ck_assert_int_eq(pgr_lane_work_add(work, &piece, 1, &err), PGR_OK);
+	pthread_join(w.thread, NULL);
+	ck_assert_int_eq(w.rc, PGR_OK);
+	ck_assert(!w.got->compare);
+	done(w.got);
+	done(a);
+	ck_assert_int_eq(pgr_lane_work_take(work, 0, true, &a, &err), PGR_MORE);
+}
+END_TEST
+
 START_TEST(stops_waiting)
 {
 	struct pgr_lane_request *a;
@@ -528,7 +753,7 @@ START_TEST(many_threads)
 		if (entries[i].is_dir)
 			continue;
 		want += entries[i].size;
-		want_rows += pgr_lane_rows(entries[i].size, pgr_lane_row_bytes(&entries[i], PGR_LANE_ROW_MAX));
+		want_rows += rows_of(entries[i].size, pgr_lane_row_bytes(&entries[i], PGR_LANE_ROW_MAX));
 	}
 	make(6, _i == 1);
 	for (unsigned i = 0; i < 6; i++) {
@@ -574,6 +799,15 @@ START_TEST(query_text)
 			 "(0, 'it''s'::text, 0::bigint, 0::bigint, 131072::bigint)) v(i, f, s, t, w), "
 			 "LATERAL pg_catalog.generate_series(s, greatest(s, t - 1), w) o ORDER BY i, o OFFSET 0) r) "
 			 "TO STDOUT (FORMAT binary)");
+	ck_assert_int_eq(pgr_lane_query_sums(&text, &list, pieces + 1, 1, PGR_ROWSUM_MD5, &err), PGR_OK);
+	ck_assert_str_eq(pgr_buf_str(&text),
+			 "COPY (SELECT pg_catalog.decode(pg_catalog.md5(coalesce(pg_catalog.decode(pg_catalog.md5(c), "
+			 "'hex'), '') || pg_catalog.textsend(f) || pg_catalog.int8send(o) || pg_catalog.int8send(n)), "
+			 "'hex') FROM (SELECT f, o, least(w, t - o) n, CASE WHEN t > s THEN "
+			 "pg_catalog.pg_read_binary_file(f, o, least(w, t - o), true) ELSE '' END c FROM (VALUES "
+			 "(0, 'it''s'::text, 0::bigint, 0::bigint, 131072::bigint)) v(i, f, s, t, w), "
+			 "LATERAL pg_catalog.generate_series(s, greatest(s, t - 1), w) o ORDER BY i, o OFFSET 0) r) "
+			 "TO STDOUT (FORMAT binary)");
 	text.limit = 60;
 	ck_assert_int_eq(pgr_lane_query(&text, &list, pieces, 2, PGR_ROWSUM_NONE, &err), PGR_ERR);
 	pgr_buf_fini(&text);
@@ -596,8 +830,15 @@ int main(void)
 	tcase_add_test(t, small_files_together);
 	tcase_add_loop_test(t, empty_files_have_a_row, 0, 2);
 	tcase_add_loop_test(t, row_bytes, 0, (int)(sizeof(row_sizes) / sizeof(row_sizes[0])));
-	tcase_add_test(t, row_counts);
 	tcase_add_test(t, query_text);
+	suite_add_tcase(s, t);
+	t = tcase_create("delta");
+	tcase_add_checked_fixture(t, setup, teardown);
+	tcase_add_loop_test(t, delta_is_handed_out_once, 0, 24);
+	tcase_add_loop_test(t, what_is_compared, 0, (int)(sizeof(compared) / sizeof(compared[0])));
+	tcase_add_test(t, whole_files_of_a_plan);
+	tcase_add_test(t, added_is_gathered);
+	tcase_add_test(t, added_batches);
 	suite_add_tcase(s, t);
 	t = tcase_create("together");
 	tcase_add_checked_fixture(t, setup, teardown);
@@ -606,6 +847,7 @@ int main(void)
 	tcase_add_test(t, left_over);
 	tcase_add_test(t, waits_for_the_end);
 	tcase_add_test(t, waits_for_what_comes_back);
+	tcase_add_test(t, waits_for_what_is_added);
 	tcase_add_test(t, stops_waiting);
 	tcase_add_loop_test(t, many_threads, 0, 2);
 	suite_add_tcase(s, t);
