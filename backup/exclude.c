@@ -3,6 +3,7 @@
 #include <stddef.h>
 #include <string.h>
 
+#include "backup/olddir.h"
 #include "common/num.h"
 
 /* A piece of a path. */
@@ -277,12 +278,18 @@ static bool is_temporary_relation(int server_version, struct text dir, struct te
 	return server_version >= 110000 && place_of(dir) == DATABASE && split_relname(name, &r) && is_temporary(&r);
 }
 
+/* What a run of ours left in a directory in which a server was started before it had begun. */
+static bool is_ours(struct text path)
+{
+	return is(path, PGR_OLDDIR_STATE) || is(path, PGR_OLDDIR_STATE ".tmp") || is(path, PGR_OLDDIR_CONTROL);
+}
+
 static enum pgr_exclusion judge(int server_version, struct text path, bool is_dir)
 {
 	struct text dir, name;
 
 	split(path, &dir, &name);
-	if (matches(left_out, COUNT(left_out), server_version, name) || is_socket_name(name) ||
+	if (matches(left_out, COUNT(left_out), server_version, name) || is_socket_name(name) || is_ours(path) ||
 	    is_foreign_in_tablespace(server_version, dir, name) || is_temporary_relation(server_version, dir, name))
 		return PGR_EXCLUDE;
 	if (matches(emptied, COUNT(emptied), server_version, name) || is(path, "pg_wal"))

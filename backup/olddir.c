@@ -253,9 +253,24 @@ static void base_is(struct pgr_olddir *d, pgr_lsn lsn, pgr_tli tli)
 	d->base_tli = lsn != PGR_LSN_INVALID ? tli : 0;
 }
 
+/* A server may have had a state in its own directory, left by a run that ended just after writing it; a copy has it. */
+static int distrust_foreign_state(struct pgr_olddir *d, struct pgr_err *err)
+{
+	struct stat st;
+
+	if (d->sys->fstat(d->sys, d->fd, &st) != 0)
+		return pgr_err_sys(err, errno, "could not stat directory \"%s\"", d->path);
+	if (d->state.inode == (uint64_t)st.st_ino)
+		return PGR_OK;
+	d->state.start = PGR_LSN_INVALID;
+	d->state.tli = 0;
+	d->state.whole = false;
+	return PGR_OK;
+}
+
 static int be_unfinished(struct pgr_olddir *d, struct found *state, struct pgr_err *err)
 {
-	if (take_state(d, state, err) != PGR_OK)
+	if (take_state(d, state, err) != PGR_OK || distrust_foreign_state(d, err) != PGR_OK)
 		return PGR_ERR;
 	d->kind = PGR_OLDDIR_UNFINISHED;
 	if (!d->state.whole)

@@ -33,12 +33,13 @@ enum pgr_olddir_kind {
 /* What a run writes down of itself, for the one that goes on. */
 struct pgr_olddir_state {
 	char system_identifier[32];
-	int major;     /* of the server: 15 */
-	pgr_lsn start; /* where the first run that found the directory empty began, or the backup_label that the first
-			  run found in it; PGR_LSN_INVALID: neither */
-	pgr_tli tli;   /* of that */
-	bool whole;    /* what stands under its final name is whole, or was so before the first run: no run left a file
-			  there half written */
+	int major;	/* of the server: 15 */
+	pgr_lsn start;	/* where the first run that found the directory empty began, or the backup_label that the first
+			   run found in it; PGR_LSN_INVALID: neither */
+	pgr_tli tli;	/* of that */
+	bool whole;	/* what stands under its final name is whole, or was so before the first run: no run left a file
+			   there half written */
+	uint64_t inode; /* of the data directory, by the take-over: the state is of no other one, copied from there */
 };
 
 /*

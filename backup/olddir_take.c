@@ -65,7 +65,7 @@ static int lock_new(struct pgr_olddir *d, int root, struct pgr_err *err)
 }
 
 /* What was looked at and locked is what is going to be changed. */
-static int check_same(const struct pgr_olddir *d, int root, struct pgr_err *err)
+static int check_same(const struct pgr_olddir *d, int root, uint64_t *inode, struct pgr_err *err)
 {
 	struct stat seen, now;
 
@@ -73,6 +73,7 @@ static int check_same(const struct pgr_olddir *d, int root, struct pgr_err *err)
 		return pgr_err_sys(err, errno, "could not stat directory \"%s\"", d->path);
 	if (seen.st_dev != now.st_dev || seen.st_ino != now.st_ino)
 		return pgr_olddir_refuse(d, "was replaced meanwhile", err);
+	*inode = now.st_ino;
 	return PGR_OK;
 }
 
@@ -179,7 +180,7 @@ int pgr_olddir_take_over(struct pgr_olddir *d, int root, const struct pgr_olddir
 {
 	struct pgr_olddir_state merged = merge_state(d, state);
 
-	if ((d->fd < 0 ? lock_new(d, root, err) : check_same(d, root, err)) != PGR_OK)
+	if ((d->fd < 0 && lock_new(d, root, err) != PGR_OK) || check_same(d, root, &merged.inode, err) != PGR_OK)
 		return PGR_ERR;
 	if (pgr_pidfile_check(d->sys, root, d->path, err) != PGR_OK || write_state(d, root, &merged, err) != PGR_OK ||
 	    set_aside(d, root, err) != PGR_OK || remove_leftovers(d, root, err) != PGR_OK)

@@ -28,7 +28,8 @@ static int put_lines(struct pgr_buf *out, const struct pgr_olddir_state *s, stru
 					: pgr_buf_printf(out, err, "start: %" PGR_LSN_FMT " on timeline %" PRIu32 "\n",
 							 PGR_LSN_ARG(s->start), s->tli) != PGR_OK)
 		return PGR_ERR;
-	return pgr_buf_printf(out, err, "files: %s\n", s->whole ? "whole" : "perhaps partial");
+	return pgr_buf_printf(out, err, "files: %s\ninode: %" PRIu64 "\n", s->whole ? "whole" : "perhaps partial",
+			      s->inode);
 }
 
 int pgr_seed_state_format(struct pgr_buf *out, const struct pgr_olddir_state *s, struct pgr_err *err)
@@ -89,7 +90,8 @@ static bool take_lines(const char *text, struct pgr_olddir_state *out)
 		return false;
 	v = take_line(&text, "files: ", &len);
 	out->whole = v != NULL && len == strlen("whole");
-	return v != NULL;
+	v = v != NULL ? take_line(&text, "inode: ", &len) : NULL;
+	return v != NULL && pgr_num_u64(v, len, &out->inode);
 }
 
 static int check_version(const char *text, struct pgr_err *err)

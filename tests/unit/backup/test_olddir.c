@@ -90,9 +90,13 @@ static void damage(const char *name)
 
 static void write_state(const struct pgr_olddir_state *s)
 {
+	struct pgr_olddir_state here = *s;
 	struct pgr_buf b = {0};
+	struct stat st;
 
-	must(pgr_seed_state_format(&b, s, &err));
+	ck_assert_int_eq(stat(data, &st), 0);
+	here.inode = st.st_ino;
+	must(pgr_seed_state_format(&b, &here, &err));
 	write_bytes("data/" PGR_OLDDIR_STATE, b.data, b.len);
 	pgr_buf_fini(&b);
 }
@@ -164,6 +168,23 @@ static int try_look(void)
 	int rc = pgr_olddir_open(&dir, pgr_sys_real(), data, &err);
 
 	ck_assert((dir != NULL) == (rc == PGR_OK));
+	return rc;
+}
+
+static int open_root(void)
+{
+	int fd = open(data, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	ck_assert_int_ge(fd, 0);
+	return fd;
+}
+
+static int take(const struct pgr_olddir_state *s)
+{
+	int root = open_root();
+	int rc = pgr_olddir_take_over(dir, root, s, &err);
+
+	close(root);
 	return rc;
 }
 
@@ -409,6 +430,31 @@ START_TEST(unfinished_base)
 }
 END_TEST
 
+/* That came with a copy of a server's directory, say. */
+START_TEST(unfinished_by_a_foreign_state)
+{
+	struct pgr_olddir_state s = ours;
+
+	make_copy();
+	set_aside();
+	s.start = START;
+	s.tli = 2;
+	write_state(&s);
+	ck_assert_int_eq(rename(data, tmp_at(&tree, "old")), 0);
+	make_bare();
+	ck_assert_int_eq(rename(tmp_at(&tree, "old/" PGR_OLDDIR_STATE), tmp_at(&tree, "data/" PGR_OLDDIR_STATE)), 0);
+	ck_assert_int_eq(rename(tmp_at(&tree, "old/" PGR_OLDDIR_CONTROL), tmp_at(&tree, "data/" PGR_OLDDIR_CONTROL)),
+			 0);
+	look_finds(PGR_OLDDIR_UNFINISHED);
+	base_is(0, 0);
+	ck_assert_uint_eq(pgr_olddir_state(dir)->start, 0);
+	must(take(&ours));
+	again();
+	look_finds(PGR_OLDDIR_UNFINISHED);
+	base_is(0, 0);
+}
+END_TEST
+
 START_TEST(unfinished_fresh)
 {
 	struct pgr_olddir_state s = ours;
@@ -648,7 +694,7 @@ END_TEST
 START_TEST(state_text)
 {
 	static const struct pgr_olddir_state all[] = {
-		{.system_identifier = OURS, .major = 15, .start = START, .tli = 7, .whole = true},
+		{.system_identifier = OURS, .major = 15, .start = START, .tli = 7, .whole = true, .inode = 17},
 		{.system_identifier = "1", .major = 9},
 		{.system_identifier = "18446744073709551615", .major = 18, .start = UINT64_MAX, .tli = UINT32_MAX},
 	};
@@ -662,6 +708,7 @@ START_TEST(state_text)
 	ck_assert_uint_eq(s.start, all[_i].start);
 	ck_assert_uint_eq(s.tli, all[_i].tli);
 	ck_assert(s.whole == all[_i].whole);
+	ck_assert_uint_eq(s.inode, all[_i].inode);
 	for (size_t at = 0; at < b.len; at++) { /* each byte counts, and so does each length */
 		b.data[at] ^= 1;
 		ck_assert_int_eq(pgr_seed_state_parse(pgr_buf_str(&b), b.len, &s, &err), PGR_ERR);
@@ -772,23 +819,6 @@ END_TEST
 
 /* ---- take-over ---- */
 
-static int open_root(void)
-{
-	int fd = open(data, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-
-	ck_assert_int_ge(fd, 0);
-	return fd;
-}
-
-static int take(const struct pgr_olddir_state *s)
-{
-	int root = open_root();
-	int rc = pgr_olddir_take_over(dir, root, s, &err);
-
-	close(root);
-	return rc;
-}
-
 static int finish(bool sync)
 {
 	int root = open_root();
@@ -855,7 +885,7 @@ START_TEST(takes_an_empty_one)
 	s.tli = 2;
 	must(take(&s));
 	ck_assert_int_eq(pgr_olddir_kind(dir), PGR_OLDDIR_EMPTY);
-	for (int run = 0; run < 3; run++) {
+	for (int run = 0; run < 4; run++) {
 		again();
 		look_finds(PGR_OLDDIR_UNFINISHED);
 		ck_assert_uint_eq(pgr_olddir_state(dir)->start, START);
@@ -1507,6 +1537,7 @@ static void add_looking(TCase *t)
 	tcase_add_loop_test(t, global_is_something_else, 0, 2);
 	tcase_add_test(t, unfinished);
 	tcase_add_test(t, unfinished_base);
+	tcase_add_test(t, unfinished_by_a_foreign_state);
 	tcase_add_test(t, unfinished_fresh);
 	tcase_add_test(t, unfinished_damaged);
 	tcase_add_test(t, unfinished_without_state);
