@@ -15,4 +15,9 @@ powercut    what a power cut could have left of a directory, and what was promis
 archive     what a directory of segments holds, plain or compressed
 commits     clients that know which of their commits they were told of
 cuts        rounds of a sink that power cuts end, and what must be true of them
+churn       changes of everything that a server holds
+delta       a directory that is made over: its scene, and what must be true afterwards
+oldcopies   kinds of directories that are made over
+trees       what lies in a directory, described and compared
+controlfile pg_control with other values
 """

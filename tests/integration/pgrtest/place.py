@@ -88,6 +88,16 @@ class Place:
             os.chown(path, self.user.pw_uid, self.user.pw_gid, follow_symlinks=False)
         return path
 
+    def copy_tree(self, top, copy):
+        """A copy that belongs to the user; links stay links."""
+        shutil.copytree(top, copy, symlinks=True)
+        if self.root:
+            for path, directories, files in os.walk(copy):
+                for name in directories + files:
+                    self.give(os.path.join(path, name))
+            self.give(copy)
+        return copy
+
     def write(self, path, text, mode=0o600):
         """A file of the user's."""
         with open(path, "w", encoding="utf-8") as f:

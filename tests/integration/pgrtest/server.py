@@ -1,7 +1,6 @@
 """A PostgreSQL cluster: initdb, start, stop, kill, promote, SQL."""
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -276,15 +275,17 @@ class Clusters:
 
     def create(self, install, initdb=(), **settings):
         """A new primary with these settings, not started."""
-        data = self.place.directory(memory=True)
-        os.rmdir(data)
-        shutil.copytree(self._template(install, tuple(initdb)), data, symlinks=True)
-        if self.place.root:
-            self._chown(data)
-        server = self.adopt(install, data)
+        server = self.copy_of(install, self._template(install, tuple(initdb)))
         server.configure(**{**SETTINGS, **settings})
         server.set_hba(HBA)
         return server
+
+    def copy_of(self, install, template):
+        """A server on a copy of this directory, not started."""
+        data = self.place.directory(memory=True)
+        os.rmdir(data)
+        self.place.copy_tree(template, data)
+        return self.adopt(install, data)
 
     def adopt(self, install, data, wrap=()):
         """A server on an existing directory, not started."""
@@ -304,12 +305,6 @@ class Clusters:
         self.place.call([install.program("initdb"), "-D", data, "-N", "-U", "postgres", "-A", "trust", "-E", "UTF8",
                          "--locale=C", *options])
         return data
-
-    def _chown(self, top):
-        for path, directories, files in os.walk(top):
-            for name in directories + files:
-                self.place.give(os.path.join(path, name))
-        self.place.give(top)
 
     def stop_all(self):
         """Immediately, for what they hold is thrown away."""
