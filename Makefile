@@ -202,7 +202,7 @@ LIBS_DOWN_backup   = $(BUILD)/libbackup.a $(LIBS_DOWN_receiver)
 LIBS_DOWN_tools    = $(BUILD)/libtools.a $(LIBS_DOWN_backup)
 
 .DEFAULT_GOAL := all
-.PHONY: all help unit relay rawrecv showcontrol powercut check check-crash check-matrix demo bench bench-wal fuzz install clean
+.PHONY: all help unit relay rawrecv showcontrol powercut check check-crash check-kills check-matrix demo bench bench-delta bench-wal fuzz install clean
 
 all: $(PROGRAMS:%=$(BUILD)/%) ## build the programs
 
@@ -293,6 +293,11 @@ check-crash: ## cut the power of pgr-receivewal over 1,000 times for each compre
 	@$(MAKE) --no-print-directory all powercut
 	$(PYTEST) -m long tests/integration
 
+check-kills: ## kill pgr-basebackup --delta 200 times in each of several situations, and cut its power (some minutes)
+	@tests/support/install-deps.sh check
+	@$(MAKE) --no-print-directory all relay powercut
+	PGR_KILLS=$${PGR_KILLS:-200} $(PYTEST) -k "kills or every_moment" tests/integration/test_delta_resume.py
+
 check-matrix: ## the integration tests on every major from 10 to 18 (fetches the servers)
 	@tests/support/install-deps.sh matrix
 	@tests/support/fetch-servers.sh
@@ -308,6 +313,11 @@ bench: ## compare with pg_basebackup, into docs/BENCHMARKS.md (about an hour, on
 	@tests/support/install-deps.sh check
 	@$(MAKE) --no-print-directory all relay
 	@/usr/bin/python3 tests/bench/bench.py $(BENCH_OPTIONS)
+
+bench-delta: ## compare --delta with full copies and rsync, into docs/BENCHMARKS-DELTA.md (about an hour, on a quiet machine)
+	@tests/support/install-deps.sh bench
+	@$(MAKE) --no-print-directory all relay
+	@/usr/bin/python3 tests/bench/bench_delta.py $(BENCH_OPTIONS)
 
 bench-wal: ## compare with pg_receivewal, into docs/BENCHMARKS-WAL.md (about an hour and a half, on a quiet machine)
 	@tests/support/install-deps.sh check

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# install-deps.sh build|demo|check|matrix: makes sure that what this step of the build needs is installed.
+# install-deps.sh build|demo|check|matrix|bench: makes sure that what this step of the build needs is installed.
 #
 # Looks for the things themselves (a compiler, a library, a server), so it says nothing and costs nothing when all are
 # there, on any Linux.  What is missing is installed with apt-get when we are root or sudo asks for no password;
@@ -7,7 +7,7 @@
 set -euo pipefail
 
 usage() {
-	echo "usage: install-deps.sh build|demo|check|matrix" >&2
+	echo "usage: install-deps.sh build|demo|check|matrix|bench" >&2
 	exit 2
 }
 
@@ -57,6 +57,11 @@ look_for_matrix() {
 	need npm have_command npm
 }
 
+look_for_bench() {
+	look_for_check
+	need rsync have_command rsync
+}
+
 # Sets `as_root` to what stands before a command so that root runs it; fails when there is no way.
 find_root() {
 	if [ "$(id -u)" -eq 0 ]; then
@@ -99,6 +104,7 @@ build) look_for_build ;;
 demo) look_for_demo ;;
 check) look_for_check ;;
 matrix) look_for_matrix ;;
+bench) look_for_bench ;;
 *) usage ;;
 esac
 

@@ -6,5 +6,6 @@ data      servers and what their databases hold
 cases     what is compared
 contest   runs a case, round after round
 page      docs/BENCHMARKS.md
+delta_*   the same for old copies that are made over
 plot      its drawings
 """

@@ -7,7 +7,7 @@ from .figures import Spread
 WIDTH, LABEL, VALUE = 860, 250, 110
 ROW, BAR, TOP = 30, 18, 52
 COLOURS = {"stock": "#8a8f98", "ours": "#2f6fb2", "cp": "#c9cdd3", "raw": "#c9cdd3", "standby": "#7fa08a",
-           "none": "#c9cdd3"}
+           "none": "#c9cdd3", "delta": "#2f6fb2", "rsync": "#b98b4e"}
 SECONDS = "seconds: median, and from the quickest to the slowest run"
 
 

@@ -1,0 +1,34 @@
+"""What --delta is to reach, and what it has reached."""
+
+from .delta_cases import OURS, STOCK, ways
+from .figures import Spread, times_as_fast
+from .wal_goals import Goal
+
+
+def of_database(result, database_bytes):
+    """Bytes on the wire, in percent of the database."""
+    return Spread.of([100 * run["wire"] / database_bytes for run in result["runs"] if run["wire"] is not None])
+
+
+def _result(case, name):
+    return case["contestants"].get(name, {"runs": []}) if case else {"runs": []}
+
+
+def goals(cases, summaries):
+    """cases: {key: what a contest returned}.  Only what was measured."""
+    near, line = cases.get("delta"), cases.get("delta-line")
+    found = []
+    for way, program, _ in ways(summaries):
+        if program != "delta":
+            continue
+        found += [
+            Goal(f"Nothing changed: `{way}`, times as fast as a full `{OURS}`",
+                 times_as_fast(_result(near, f"{way}, 0 %"), _result(near, OURS)), 1),
+            Goal(f"1 % of the pages changed: bytes on the wire of `{way}`, in percent of the database",
+                 of_database(_result(near, f"{way}, 1 %"), near["data"]["bytes"]) if near else None,
+                 2 if "summary" in way else 5, True),
+        ]
+        for full in (STOCK, OURS):
+            found.append(Goal(f"1 % of the pages changed, a line of 100 MB/s: `{way}`, times as fast as a full `{full}`",
+                              times_as_fast(_result(line, f"{way}, 1 %"), _result(line, full)), 8))
+    return [goal for goal in found if goal.found is not None]
