@@ -273,6 +273,7 @@ static int be_unfinished(struct pgr_olddir *d, struct found *state, struct pgr_e
 	if (take_state(d, state, err) != PGR_OK || distrust_foreign_state(d, err) != PGR_OK)
 		return PGR_ERR;
 	d->kind = PGR_OLDDIR_UNFINISHED;
+	d->is_backup = d->state.start != PGR_LSN_INVALID;
 	if (!d->state.whole)
 		return PGR_OK;
 	if (d->state.start != PGR_LSN_INVALID)
@@ -292,6 +293,7 @@ static int be_copy(struct pgr_olddir *d, struct pgr_err *err)
 	if (find(d, d->fd, "backup_label", LABEL_MOST_BYTES, &label, err) != PGR_OK)
 		return PGR_ERR;
 	d->kind = PGR_OLDDIR_COPY;
+	d->is_backup = label.there;
 	if (!label.there)
 		base_is(d, d->control.redo, d->control.tli);
 	else if (label.is_file && pgr_label_start(label.data, label.len, &start, &tli))
@@ -454,6 +456,11 @@ pgr_lsn pgr_olddir_base(const struct pgr_olddir *d, pgr_tli *tli)
 {
 	*tli = d->base_tli;
 	return d->base;
+}
+
+bool pgr_olddir_is_backup(const struct pgr_olddir *d)
+{
+	return d->is_backup;
 }
 
 /* ---- is it the server's? ---- */

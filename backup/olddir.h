@@ -33,10 +33,11 @@ enum pgr_olddir_kind {
 /* What a run writes down of itself, for the one that goes on. */
 struct pgr_olddir_state {
 	char system_identifier[32];
-	int major;	/* of the server: 15 */
-	pgr_lsn start;	/* where the first run that found the directory empty began, or the backup_label that the first
-			   run found in it; PGR_LSN_INVALID: neither */
-	pgr_tli tli;	/* of that */
+	int major;     /* of the server: 15 */
+	pgr_lsn start; /* where the first run that found the directory empty began, or the backup_label that the first
+			  run found in it; PGR_LSN_INVALID: neither */
+	pgr_tli tli;   /* of that */
+	pgr_tli server_tli; /* timeline of the server that was copied from; 0: not known, or several */
 	bool whole;	/* what stands under its final name is whole, or was so before the first run: no run left a file
 			   there half written */
 	uint64_t inode; /* of the data directory, by the take-over: the state is of no other one, copied from there */
@@ -73,6 +74,9 @@ const struct pgr_olddir_state *pgr_olddir_state(const struct pgr_olddir *d);
  */
 pgr_lsn pgr_olddir_base(const struct pgr_olddir *d, pgr_tli *tli);
 
+/* Whether that is where a backup began, and no server has started from these files since. */
+bool pgr_olddir_is_backup(const struct pgr_olddir *d);
+
 /*
  * Whether it is this server's cluster.  PGR_E_USAGE: another system identifier (pg_control's, the state's), another
  * major version (PG_VERSION, the state's).
@@ -107,7 +111,8 @@ int pgr_olddir_check_apart_by_name(const struct pgr_olddir *d, const struct pgr_
  * data directory.  From here on the directory cannot start.
  *
  * Of `state`: `start` and `tli` count only when the directory was empty, `whole` only as long as no earlier run was
- * without it (a run that makes files under their final names before they are complete says false).  What the kind
+ * without it (a run that makes files under their final names before they are complete says false), `server_tli` only as
+ * long as earlier runs had the same.  What the kind
  * says stays as it was found.  PGR_E_USAGE: a server has started meanwhile, or another run has begun.
  */
 int pgr_olddir_take_over(struct pgr_olddir *d, int root, const struct pgr_olddir_state *state,

@@ -28,6 +28,7 @@ struct pgr_olddir {
 	struct pgr_olddir_state state;
 	pgr_lsn base;
 	pgr_tli base_tli;
+	bool is_backup; /* see pgr_olddir_is_backup */
 	bool has_version;
 	char version[16]; /* what stands in PG_VERSION: "15", "9.6"; "": nothing of the kind */
 	bool taken;	  /* the take-over was complete */

@@ -90,9 +90,10 @@ static struct pgr_olddir_state merge_state(const struct pgr_olddir *d, const str
 		s.start = d->state.start;
 		s.tli = d->state.tli;
 		s.whole = s.whole && d->state.whole;
+		s.server_tli = s.server_tli == d->state.server_tli ? s.server_tli : 0;
 	} else if (d->base == PGR_LSN_INVALID) {
 		s.whole = false;
-	} else if (d->base != d->control.redo) {
+	} else if (d->is_backup) {
 		s.start = d->base;
 		s.tli = d->base_tli;
 	}

@@ -28,8 +28,8 @@ static int put_lines(struct pgr_buf *out, const struct pgr_olddir_state *s, stru
 					: pgr_buf_printf(out, err, "start: %" PGR_LSN_FMT " on timeline %" PRIu32 "\n",
 							 PGR_LSN_ARG(s->start), s->tli) != PGR_OK)
 		return PGR_ERR;
-	return pgr_buf_printf(out, err, "files: %s\ninode: %" PRIu64 "\n", s->whole ? "whole" : "perhaps partial",
-			      s->inode);
+	return pgr_buf_printf(out, err, "server's timeline: %" PRIu32 "\nfiles: %s\ninode: %" PRIu64 "\n",
+			      s->server_tli, s->whole ? "whole" : "perhaps partial", s->inode);
 }
 
 int pgr_seed_state_format(struct pgr_buf *out, const struct pgr_olddir_state *s, struct pgr_err *err)
@@ -87,6 +87,9 @@ static bool take_lines(const char *text, struct pgr_olddir_state *out)
 	out->major = (int)major;
 	v = take_line(&text, "start: ", &len);
 	if (v == NULL || !take_start(v, len, out))
+		return false;
+	v = take_line(&text, "server's timeline: ", &len);
+	if (v == NULL || !pgr_num_u32(v, len, &out->server_tli))
 		return false;
 	v = take_line(&text, "files: ", &len);
 	out->whole = v != NULL && len == strlen("whole");

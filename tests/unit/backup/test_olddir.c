@@ -696,7 +696,11 @@ START_TEST(state_text)
 	static const struct pgr_olddir_state all[] = {
 		{.system_identifier = OURS, .major = 15, .start = START, .tli = 7, .whole = true, .inode = 17},
 		{.system_identifier = "1", .major = 9},
-		{.system_identifier = "18446744073709551615", .major = 18, .start = UINT64_MAX, .tli = UINT32_MAX},
+		{.system_identifier = "18446744073709551615",
+		 .major = 18,
+		 .start = UINT64_MAX,
+		 .tli = UINT32_MAX,
+		 .server_tli = UINT32_MAX},
 	};
 	struct pgr_olddir_state s;
 	struct pgr_buf b = {0};
@@ -707,6 +711,7 @@ START_TEST(state_text)
 	ck_assert_int_eq(s.major, all[_i].major);
 	ck_assert_uint_eq(s.start, all[_i].start);
 	ck_assert_uint_eq(s.tli, all[_i].tli);
+	ck_assert_uint_eq(s.server_tli, all[_i].server_tli);
 	ck_assert(s.whole == all[_i].whole);
 	ck_assert_uint_eq(s.inode, all[_i].inode);
 	for (size_t at = 0; at < b.len; at++) { /* each byte counts, and so does each length */
@@ -883,6 +888,7 @@ START_TEST(takes_an_empty_one)
 		tmp_mkdir(&tree, "data", 0700);
 	s.start = START;
 	s.tli = 2;
+	s.server_tli = 5;
 	must(take(&s));
 	ck_assert_int_eq(pgr_olddir_kind(dir), PGR_OLDDIR_EMPTY);
 	for (int run = 0; run < 4; run++) {
@@ -890,9 +896,12 @@ START_TEST(takes_an_empty_one)
 		look_finds(PGR_OLDDIR_UNFINISHED);
 		ck_assert_uint_eq(pgr_olddir_state(dir)->start, START);
 		ck_assert_uint_eq(pgr_olddir_state(dir)->tli, 2);
+		ck_assert(pgr_olddir_is_backup(dir));
+		ck_assert_uint_eq(pgr_olddir_state(dir)->server_tli, run < 2 ? 5 : 0);
 		base_is(run < 2 ? START : 0, run < 2 ? 2 : 0);
 		s.start = START + 0x1000;
 		s.tli = 3;
+		s.server_tli = run == 1 ? 6 : 5; /* once something else, for ever mixed */
 		s.whole = run != 1;
 		must(take(&s));
 	}
@@ -904,12 +913,16 @@ END_TEST
 START_TEST(takes_a_copy_with_label)
 {
 	make_copy();
+	if (_i == 1) /* the checkpoint of the backup is still the last one */
+		write_control("data/global/pg_control", START);
 	tmp_write(&tree, "data/backup_label", LABEL);
 	look();
+	ck_assert(pgr_olddir_is_backup(dir));
 	must(take(&ours));
 	again();
 	ck_assert_int_eq(unlink(tmp_at(&tree, "data/backup_label")), 0);
 	look_finds(PGR_OLDDIR_UNFINISHED);
+	ck_assert(pgr_olddir_is_backup(dir));
 	base_is(START, 3);
 }
 END_TEST
@@ -1570,7 +1583,7 @@ static void add_taking(TCase *t)
 	tcase_add_test(t, takes_a_copy);
 	tcase_add_test(t, removes_a_stale_lock_file);
 	tcase_add_loop_test(t, takes_an_empty_one, 0, 2);
-	tcase_add_test(t, takes_a_copy_with_label);
+	tcase_add_loop_test(t, takes_a_copy_with_label, 0, 2);
 	tcase_add_loop_test(t, takes_without_base, 0, 2);
 	tcase_add_test(t, takes_two_controls);
 	tcase_add_test(t, finish_without_take_over);
