@@ -72,6 +72,7 @@ BACKUP_SRC = \
 	backup/copyrows.c \
 	backup/delta_choose.c \
 	backup/delta_plan.c \
+	backup/delta_seed.c \
 	backup/dirsink.c \
 	backup/exclude.c \
 	backup/extract.c \
@@ -145,6 +146,7 @@ TOOLS_SRC = \
 	tools/progress.c \
 	tools/receive_start.c \
 	tools/receivewal_options.c \
+	tools/retry.c \
 	tools/signals.c \
 	tools/syncnames.c \
 	tools/walverify.c
@@ -172,7 +174,7 @@ UNIT_TESTS = \
 	backup/test_recovery_conf backup/test_rowsum backup/test_sql backup/test_stream_check backup/test_tar \
 	backup/test_tar_head backup/test_tar_out \
 	backup/test_upload backup/test_wal_stream backup/test_walsummary \
-	tools/test_connopts tools/test_message tools/test_signals tools/test_syncnames
+	tools/test_connopts tools/test_message tools/test_retry tools/test_signals tools/test_syncnames
 
 FUZZ_TARGETS = fuzz_copydata fuzz_history fuzz_manifest fuzz_session fuzz_tar fuzz_walcheck
 

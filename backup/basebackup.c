@@ -77,6 +77,8 @@ static int inspect_server(struct pgr_run *r, struct pgr_err *err)
 /* What only BASE_BACKUP can do; NULL: nothing of that kind is asked for. */
 static const char *needs_stream(const struct pgr_run *r)
 {
+	if (r->opts->jobs == 1)
+		return "--jobs=1";
 	if (r->opts->format == PGR_FORMAT_TAR)
 		return "tar format";
 	if (r->opts->wal == PGR_WAL_FETCH)
@@ -89,7 +91,8 @@ static const char *needs_stream(const struct pgr_run *r)
 /* Not what is wrong with us, or a stop. */
 static bool may_fall_back(const struct pgr_run *r, const struct pgr_err *err)
 {
-	return r->opts->jobs == 0 && err->cls != PGR_E_STOPPED && err->cls != PGR_E_NOMEM && err->cls != PGR_E_SYSTEM;
+	return r->opts->jobs == 0 && r->opts->delta != PGR_DELTA_HASH && err->cls != PGR_E_STOPPED &&
+	       err->cls != PGR_E_NOMEM && err->cls != PGR_E_SYSTEM;
 }
 
 static int choose_source(struct pgr_run *r, struct pgr_err *err)
@@ -98,17 +101,18 @@ static int choose_source(struct pgr_run *r, struct pgr_err *err)
 
 	r->source = r->opts->format == PGR_FORMAT_TAR ? &pgr_tar_seed : &pgr_stream_seed;
 	r->jobs = r->opts->jobs != 0 ? r->opts->jobs : DEFAULT_LANES;
-	if (r->jobs == 1)
-		return PGR_OK;
 	if (stream_only != NULL && r->opts->jobs > 1)
 		return pgr_err_set(err, PGR_E_USAGE, "%s and more than one job cannot be used together", stream_only);
 	if (stream_only != NULL) {
-		pgr_run_info(r, "copying through one stream: %s needs it", stream_only);
+		snprintf(r->why_stream, sizeof(r->why_stream), "%s needs a single stream", stream_only);
+		if (r->opts->jobs == 0)
+			pgr_run_info(r, "copying through one stream: %s needs it", stream_only);
 		return PGR_OK;
 	}
 	if (pgr_lanes_seed_open(r, err) != PGR_OK) {
 		if (!may_fall_back(r, err))
 			return pgr_err_prefix(err, "cannot copy with more than one job");
+		snprintf(r->why_stream, sizeof(r->why_stream), "%s", err->msg);
 		pgr_run_info(r, "copying through one stream: %s", err->msg);
 		return PGR_OK;
 	}
@@ -143,6 +147,7 @@ static int make_recovery_conf(struct pgr_run *r, struct pgr_err *err)
 
 static int prepare_layout(struct pgr_run *r, struct pgr_err *err)
 {
+	struct pgr_delta_version_dir version_dir;
 	struct pgr_layout_opts lo = {
 		.data_dir = r->opts->data_dir,
 		.wal_dir = r->opts->wal_dir,
@@ -151,6 +156,9 @@ static int prepare_layout(struct pgr_run *r, struct pgr_err *err)
 		.file_mode = r->group_access ? 0640 : 0600,
 		.pg_xlog = !pgr_cap_has(r->version, PGR_CAP_PG_WAL),
 		.summaries = pgr_cap_has(r->version, PGR_CAP_INCREMENTAL),
+		.in_place = r->opts->delta != PGR_DELTA_OFF,
+		.version_dir = pgr_delta_seed_version_dir(r, &version_dir),
+		.look_only = r->opts->dry_run,
 	};
 
 	if (pgr_tar_seed_to_stdout(r->opts))
@@ -192,32 +200,59 @@ static int open_wal_dir(struct pgr_run *r, int *fd, char *name, size_t cap, stru
 	return *fd >= 0 ? PGR_OK : pgr_err_sys(err, errno, "could not open directory \"%s\"", name);
 }
 
-static int open_wal_stream(struct pgr_run *r, struct pgr_err *err)
+static struct pgr_wal_stream_opts wal_stream_opts(const struct pgr_run *r)
 {
 	const struct pgr_basebackup_opts *o = r->opts;
-	struct pgr_wal_stream_opts wo = {
+
+	return (struct pgr_wal_stream_opts){
 		.slot = o->slot,
 		.create_slot = o->create_slot,
+		.slot_may_exist = o->slot_may_exist || pgr_delta_seed_goes_on(r),
 		.temporary_slot = !o->no_slot,
 		.system_identifier = r->id.system_identifier,
 		.segment_bytes = r->segment_bytes,
 		.status_interval_ms = o->status_interval_ms,
+		.file_mode = pgr_layout_file_mode(r->layout),
 		.sync = o->sync && o->sync_method == PGR_SYNC_FSYNC,
 		.info = o->info,
 		.warning = o->warning,
 		.notice = o->notice,
 		.arg = o->arg,
 	};
+}
+
+/* In a directory that was in use, pg_wal must be emptied before: it comes later. */
+static int open_wal_stream(struct pgr_run *r, struct pgr_err *err)
+{
+	struct pgr_wal_stream_opts wo;
+	char name[PATH_MAX + 32];
+	int own = -1;
+
+	if (r->opts->wal != PGR_WAL_STREAM)
+		return PGR_OK;
+	if (r->opts->delta == PGR_DELTA_OFF && open_wal_dir(r, &own, name, sizeof(name), err) != PGR_OK)
+		return PGR_ERR;
+	wo = wal_stream_opts(r);
+	wo.dir = own >= 0 ? name : NULL;
+	return pgr_wal_stream_open(&r->wal, own, &wo, r->params, r->sys, r->stop, err);
+}
+
+static int start_wal_stream(struct pgr_run *r, struct pgr_err *err)
+{
+	struct pgr_wal_stream_opts wo;
 	char name[PATH_MAX + 32];
 	int own;
 
-	if (o->wal != PGR_WAL_STREAM)
+	if (r->wal == NULL)
 		return PGR_OK;
-	if (open_wal_dir(r, &own, name, sizeof(name), err) != PGR_OK)
-		return PGR_ERR;
+	wo = wal_stream_opts(r);
 	wo.dir = name;
-	wo.file_mode = pgr_layout_file_mode(r->layout);
-	return pgr_wal_stream_open(&r->wal, own, &wo, r->params, r->sys, r->stop, err);
+	if (r->opts->delta != PGR_DELTA_OFF && (open_wal_dir(r, &own, name, sizeof(name), err) != PGR_OK ||
+						pgr_wal_stream_set_dir(r->wal, own, &wo, err) != PGR_OK))
+		return PGR_ERR;
+	pgr_run_info(r, "starting background WAL receiver");
+	pgr_wal_stream_start(r->wal, r->start, r->start_tli);
+	return PGR_OK;
 }
 
 /* ---- the steps that depend on the source ---- */
@@ -231,17 +266,16 @@ static int start_backup(struct pgr_run *r, struct pgr_err *err)
 	pgr_run_info(r, "checkpoint completed");
 	pgr_run_info(r, "write-ahead log start point: %" PGR_LSN_FMT " on timeline %u", PGR_LSN_ARG(r->start),
 		     r->start_tli);
-	if (r->wal == NULL)
-		return PGR_OK;
-	pgr_run_info(r, "starting background WAL receiver");
-	pgr_wal_stream_start(r->wal, r->start, r->start_tli);
 	return PGR_OK;
 }
 
 static int copy(struct pgr_run *r, struct pgr_err *err)
 {
 	pgr_run_phase(r, PGR_PHASE_COPY);
-	return r->source->copy(r, err);
+	if (r->source->copy(r, err) != PGR_OK)
+		return PGR_ERR;
+	pgr_delta_seed_tell(r);
+	return PGR_OK;
 }
 
 static int end_backup(struct pgr_run *r, struct pgr_err *err)
@@ -280,7 +314,7 @@ static int make_durable(struct pgr_run *r, struct pgr_err *err)
 		return PGR_ERR;
 	if (r->source->verify != NULL && r->source->verify(r, err) != PGR_OK)
 		return PGR_ERR;
-	if (write_recovery(r, err) != PGR_OK)
+	if (write_recovery(r, err) != PGR_OK || pgr_delta_seed_sync(r, err) != PGR_OK)
 		return PGR_ERR;
 	if (o->sync && r->layout != NULL && pgr_finish_sync(r->layout, o->sync_method, err) != PGR_OK)
 		return PGR_ERR;
@@ -290,7 +324,11 @@ static int make_durable(struct pgr_run *r, struct pgr_err *err)
 	/* archives cannot, and have it inside */
 	if (o->format == PGR_FORMAT_TAR)
 		return PGR_OK;
-	return pgr_finish_control(r->sys, r->layout, &r->control, o->sync, err);
+	if (pgr_delta_seed_settle(r, err) != PGR_OK ||
+	    pgr_finish_control(r->sys, r->layout, &r->control, o->sync, err) != PGR_OK)
+		return PGR_ERR;
+	pgr_delta_seed_done(r);
+	return PGR_OK;
 }
 
 static int commit(struct pgr_run *r, struct pgr_err *err)
@@ -309,18 +347,61 @@ static int commit(struct pgr_run *r, struct pgr_err *err)
 	return PGR_OK;
 }
 
+typedef int step(struct pgr_run *r, struct pgr_err *err);
+
+static int take_steps(struct pgr_run *r, step *const *steps, struct pgr_err *err)
+{
+	for (; *steps != NULL; steps++)
+		if ((*steps)(r, err) != PGR_OK)
+			return PGR_ERR;
+	return PGR_OK;
+}
+
 static int seed(struct pgr_run *r, struct pgr_err *err)
 {
-	int (*const steps[])(struct pgr_run *, struct pgr_err *) = {
-		pgr_run_connect, inspect_server, choose_source, make_recovery_conf, prepare_layout, open_wal_stream,
-		start_sink,	 start_backup,	 copy,		end_backup,	    make_durable,   commit,
+	static step *const all[] = {
+		pgr_delta_seed_open,
+		pgr_run_connect,
+		inspect_server,
+		pgr_delta_seed_check_server,
+		choose_source,
+		pgr_delta_seed_choose,
+		make_recovery_conf,
+		prepare_layout,
+		pgr_delta_seed_check_layout,
+		open_wal_stream,
+		start_sink,
+		start_backup,
+		pgr_delta_seed_take_over,
+		start_wal_stream,
+		copy,
+		end_backup,
+		make_durable,
+		commit,
+		NULL,
 	};
 
 	pgr_run_phase(r, PGR_PHASE_CONNECT);
-	for (size_t i = 0; i < sizeof(steps) / sizeof(steps[0]); i++)
-		if (steps[i](r, err) != PGR_OK)
-			return PGR_ERR;
-	return PGR_OK;
+	return take_steps(r, all, err);
+}
+
+/* What a seed would do, up to its first change. */
+static int look(struct pgr_run *r, struct pgr_err *err)
+{
+	static step *const all[] = {
+		pgr_delta_seed_open,
+		pgr_run_connect,
+		inspect_server,
+		pgr_delta_seed_check_server,
+		choose_source,
+		pgr_delta_seed_choose,
+		prepare_layout,
+		pgr_delta_seed_dry_run,
+		NULL,
+	};
+
+	pgr_run_phase(r, PGR_PHASE_CONNECT);
+	return take_steps(r, all, err);
 }
 
 /* ---- after a failure ---- */
@@ -378,6 +459,11 @@ static void clean_up(struct pgr_run *r, bool made_slot, bool keep)
 {
 	struct pgr_err e;
 
+	if (r->opts->delta != PGR_DELTA_OFF) {
+		if (made_slot && r->opts->clean && !keep)
+			drop_slot(r);
+		return;
+	}
 	if (!r->opts->clean) {
 		if (r->prepared)
 			pgr_run_say(r, "data directory \"%s\" not removed at user's request", r->opts->data_dir);
@@ -417,7 +503,7 @@ int pgr_basebackup_run(const struct pgr_basebackup_opts *opts, struct pgr_conn_p
 		       const struct pgr_sys *sys, struct pgr_stop *stop, struct pgr_err *err)
 {
 	struct pgr_run r = {.opts = opts, .params = params, .sys = sys, .stop = stop};
-	int rc = seed(&r, err);
+	int rc = opts->dry_run ? look(&r, err) : seed(&r, err);
 	bool made_slot = pgr_wal_stream_made_slot(r.wal);
 
 	if (rc != PGR_OK) {
@@ -426,12 +512,14 @@ int pgr_basebackup_run(const struct pgr_basebackup_opts *opts, struct pgr_conn_p
 			pgr_stop_why(stop, err);
 		pgr_stop_post(stop, err);
 		cancel_command(&r, err);
+		pgr_delta_seed_explain(&r, err);
 	}
 	release(&r);
 	if (rc != PGR_OK && opts->failed != NULL)
 		opts->failed(opts->arg, err);
 	if (rc != PGR_OK)
 		clean_up(&r, made_slot, err->cls == PGR_E_CHECKSUM);
+	pgr_delta_seed_release(&r);
 	pgr_layout_free(r.layout);
 	return rc;
 }

@@ -1,5 +1,5 @@
 /*
- * Seeding a standby from one BASE_BACKUP: the whole run, from the connected session to the manifest's rename.
+ * Seeding a standby: the whole run, from the connected session to the manifest's rename.
  *
  * No option parsing, no output, no signals here: the tool does these and is told what happens through callbacks.
  */
@@ -11,6 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "backup/delta_plan.h"
 #include "common/compress_spec.h"
 #include "common/err.h"
 #include "common/lsn.h"
@@ -24,6 +25,14 @@ struct pgr_tblspc_map;
 enum pgr_wal_method { PGR_WAL_NONE, PGR_WAL_FETCH, PGR_WAL_STREAM };
 enum pgr_format { PGR_FORMAT_PLAIN, PGR_FORMAT_TAR };
 enum pgr_sync_method { PGR_SYNC_FSYNC, PGR_SYNC_SYNCFS };
+
+/* --delta: how a directory that holds something already is made equal to the server's. */
+enum pgr_delta {
+	PGR_DELTA_OFF,	   /* not at all: it must be empty */
+	PGR_DELTA_AUTO,	   /* by what is possible and cheaper; where nothing is, everything is copied anew */
+	PGR_DELTA_HASH,	   /* by digests of chunks, asked for over SQL */
+	PGR_DELTA_SUMMARY, /* by the server's WAL summaries */
+};
 
 enum pgr_phase {
 	PGR_PHASE_CONNECT,
@@ -79,10 +88,22 @@ struct pgr_basebackup_opts {
 	const atomic_int *rate_steps;
 	unsigned writers; /* 0: the default */
 
+	/*
+	 * Other than PGR_DELTA_OFF (plain format only): data_dir may hold an old copy of the same cluster, or what a
+	 * run like this one left, see olddir.h.  Nothing is removed after a failure, but a slot of create_slot: the
+	 * directory cannot start, and another run goes on with it.
+	 */
+	enum pgr_delta delta;
+	struct pgr_keep keep;
+	bool slot_may_exist; /* create_slot: an earlier attempt may have left the slot; it is used then */
+	bool dry_run;	     /* only find out what there is to do, and print it: nothing is changed on either side */
+	bool list_paths;     /* dry_run: print each path, too */
+
 	/* What the run says; all may be NULL; called from the thread that runs, and `info` also from the WAL thread. */
 	void (*info)(void *arg, const char *line); /* what -v prints */
 	void (*say)(void *arg, const char *line);  /* shown always: what a clean-up removes */
 	void (*warning)(void *arg, const char *line);
+	void (*print)(void *arg, const char *line); /* what dry_run finds */
 	void (*progress)(void *arg, const struct pgr_progress *p);
 	void (*failed)(void *arg, const struct pgr_err *err); /* the run has failed; its clean-up follows */
 	pgr_notice_fn *notice;
@@ -91,8 +112,9 @@ struct pgr_basebackup_opts {
 
 /*
  * Runs one base backup.  `params` as for pgr_transport_open; two connections are made with -X stream.
- * PGR_ERR: *err says why; what was made was removed (when opts->clean), except with PGR_E_CHECKSUM, where the complete
- * copy stays; a slot or temporary slot that this run made is gone.  PGR_E_STOPPED: the stop latch was set from outside.
+ * PGR_ERR: *err says why; what was made was removed (when opts->clean, and not with opts->delta), except with
+ * PGR_E_CHECKSUM, where the complete copy stays; a slot or temporary slot that this run made is gone.  PGR_E_STOPPED:
+ * the stop latch was set from outside.  The stop latch is spent after a failure: another run needs another one.
  */
 int pgr_basebackup_run(const struct pgr_basebackup_opts *opts, struct pgr_conn_params *params,
 		       const struct pgr_sys *sys, struct pgr_stop *stop, struct pgr_err *err) PGR_MUST_USE;

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "backup/bbstream.h"
+#include "backup/delta_plan.h"
 #include "backup/dirsink.h"
 #include "backup/layout.h"
 #include "backup/stream_check.h"
@@ -142,6 +143,8 @@ static bool may_exist(const struct job *j, const struct pgr_tar_member *m)
 {
 	const char *in_wal = below(m->name, j->wal_name);
 
+	if (j->x->keep != NULL)
+		return true;
 	if (!j->data_dir)
 		return false;
 	if (in_wal != NULL)
@@ -185,6 +188,15 @@ static int extract_dir(struct job *j, const struct pgr_tar_member *m, const stru
 
 /* ---- links ---- */
 
+/* In a directory that was in use the link may be there, and is right. */
+static bool leads_to(const struct job *j, int dirfd, const char *leaf, const char *target)
+{
+	char found[PATH_MAX];
+	ssize_t n = j->x->keep == NULL ? -1 : j->x->sys->readlinkat(j->x->sys, dirfd, leaf, found, sizeof(found));
+
+	return n >= 0 && (size_t)n == strlen(target) && memcmp(found, target, (size_t)n) == 0;
+}
+
 static int make_link(struct job *j, const struct place *p, const char *target, struct pgr_err *err)
 {
 	const struct pgr_sys *sys = j->x->sys;
@@ -193,9 +205,11 @@ static int make_link(struct job *j, const struct place *p, const char *target, s
 
 	if (open_parent(j, p, &parent, &leaf, err) != PGR_OK)
 		return PGR_ERR;
-	if (sys->symlinkat(sys, target, parent, leaf) != 0)
-		return pgr_err_sys(err, errno, "could not create symbolic link from \"%s\" to \"%s\"", j->path, target);
-	return PGR_OK;
+	if (sys->symlinkat(sys, target, parent, leaf) == 0)
+		return PGR_OK;
+	if (errno == EEXIST && leads_to(j, parent, leaf, target))
+		return PGR_OK;
+	return pgr_err_sys(err, errno, "could not create symbolic link from \"%s\" to \"%s\"", j->path, target);
 }
 
 /*
@@ -309,11 +323,32 @@ static bool is_replaced(const struct job *j, const char *name)
 	return j->x->replace_recovery && (strcmp(name, "standby.signal") == 0 || strcmp(name, "recovery.conf") == 0);
 }
 
+/* PGR_MORE: it is not, or there is none here to keep. */
+static int is_kept(struct job *j, const char *name, const struct place *p, struct pgr_err *err)
+{
+	struct stat st;
+	const char *leaf;
+	int parent;
+
+	if (j->x->keep == NULL || !pgr_keep_matches(j->x->keep, name))
+		return PGR_MORE;
+	if (open_parent(j, p, &parent, &leaf, err) != PGR_OK)
+		return PGR_ERR;
+	if (j->x->sys->fstatat(j->x->sys, parent, leaf, &st, AT_SYMLINK_NOFOLLOW) == 0)
+		return PGR_OK;
+	return errno == ENOENT ? PGR_MORE : pgr_err_sys(err, errno, "could not stat file \"%s\"", j->path);
+}
+
 static int extract_file(struct job *j, const struct pgr_tar_member *m, const struct place *p, struct pgr_err *err)
 {
+	int kept;
+
 	if (!j->data_dir)
 		return write_file(j, m, p, err);
-	if (is_replaced(j, m->name))
+	kept = is_kept(j, m->name, p, err);
+	if (kept == PGR_ERR)
+		return PGR_ERR;
+	if (kept == PGR_OK || is_replaced(j, m->name))
 		return leave_out(j, m, err);
 	if (strcmp(m->name, CONTROL_FILE) == 0)
 		return keep_control(j, m, err);

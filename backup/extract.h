@@ -18,6 +18,8 @@ struct pgr_source;
 struct pgr_stream_check;
 struct pgr_sys;
 
+struct pgr_keep;
+
 struct pgr_extract {
 	const struct pgr_sys *sys;
 	struct pgr_layout *layout;
@@ -25,6 +27,11 @@ struct pgr_extract {
 	struct pgr_dirsink *sink;
 	struct pgr_stream_check *check; /* is told of every file; NULL */
 	bool replace_recovery;		/* -R: the server's standby.signal and recovery.conf are left out */
+	/*
+	 * Not NULL: into a directory that was in use and has been emptied.  What is left there, directories and links
+	 * that are right, is tolerated; files that are kept win over the server's.
+	 */
+	const struct pgr_keep *keep;
 	void (*on_file)(void *arg, const char *path); /* each member's path below its root, for -P -v; NULL */
 	void *arg;
 	/* results */

@@ -85,7 +85,7 @@ static int open_session(struct pgr_run *r, struct pgr_client **c, struct pgr_err
 	int (*ask)(void *, char **, struct pgr_err *) = r->params->ask_password;
 	int rc;
 
-	if (r->opts->jobs == 0)
+	if (r->opts->jobs == 0 && r->opts->delta != PGR_DELTA_HASH)
 		r->params->ask_password = NULL;
 	rc = pgr_sql_open(c, r->params, r->sys, r->stop, r->opts->notice, r->opts->arg, err);
 	r->params->ask_password = rc == PGR_OK ? NULL : ask;
@@ -223,7 +223,10 @@ static int lanes_start(struct pgr_run *r, struct pgr_err *err)
 	rc = start_and_list(r, err);
 	if (rc == PGR_MORE) {
 		pgr_run_info(r, "copying through one stream: %s", err->msg);
+		snprintf(r->why_stream, sizeof(r->why_stream), "%s", err->msg);
 		r->source = &pgr_stream_seed;
+		if (pgr_delta_seed_fall_back(r, err) != PGR_OK)
+			return PGR_ERR;
 		return pgr_run_connect(r, err) == PGR_OK ? r->source->start(r, err) : PGR_ERR;
 	}
 	if (rc != PGR_OK || ask_start_timeline(r, err) != PGR_OK)
@@ -234,7 +237,9 @@ static int lanes_start(struct pgr_run *r, struct pgr_err *err)
 		return PGR_ERR;
 	r->progress.tablespaces = (unsigned)n;
 	r->progress.total_bytes = r->list.total_bytes;
-	return pgr_layout_prepare_tablespaces(r->layout, list, n, err);
+	if (pgr_layout_prepare_tablespaces(r->layout, list, n, err) != PGR_OK)
+		return PGR_ERR;
+	return pgr_delta_seed_plan_compare(r, err);
 }
 
 /* ---- directories and links ---- */
@@ -256,26 +261,6 @@ static int make_directory(struct pgr_run *r, const char *path, struct pgr_err *e
 	return rc;
 }
 
-static int make_links(struct pgr_run *r, struct pgr_err *err)
-{
-	const struct pgr_bb_tablespace *list;
-	size_t n;
-
-	if (pgr_lowlevel_tablespaces(r->lowlevel, &list, &n, err) != PGR_OK)
-		return PGR_ERR;
-	for (size_t i = 0; i < n; i++) {
-		const char *target = list[i].oid != 0 ? pgr_layout_tablespace_target(r->layout, list[i].oid) : NULL;
-		char name[40];
-
-		if (target == NULL)
-			continue;
-		snprintf(name, sizeof(name), "pg_tblspc/%u", list[i].oid);
-		if (r->sys->symlinkat(r->sys, target, pgr_layout_root(r->layout, 0), name) != 0)
-			return pgr_err_sys(err, errno, "could not create symbolic link \"%s\"", name);
-	}
-	return PGR_OK;
-}
-
 static int make_directories(struct pgr_run *r, struct pgr_err *err)
 {
 	int wal_root;
@@ -285,7 +270,7 @@ static int make_directories(struct pgr_run *r, struct pgr_err *err)
 	for (size_t i = 0; i < r->list.n; i++)
 		if (r->list.entries[i].is_dir && make_directory(r, r->list.entries[i].path, err) != PGR_OK)
 			return PGR_ERR;
-	return make_links(r, err);
+	return pgr_layout_link_tablespaces(r->layout, err);
 }
 
 /* ---- copy ---- */
@@ -352,6 +337,8 @@ static int run_lanes(struct pgr_run *r, struct pgr_err *err)
 	struct pgr_lanes_opts lo = {
 		.jobs = r->jobs,
 		.list = &r->list,
+		.plan = r->delta.dir != NULL ? &r->delta.plan : NULL,
+		.compare_only = r->opts->dry_run,
 		.layout = r->layout,
 		.pool = r->pool,
 		.sink = r->sink,
@@ -382,11 +369,29 @@ static int lanes_copy(struct pgr_run *r, struct pgr_err *err)
 	r->progress.tablespace = r->progress.tablespaces;
 	if (r->pages != NULL && pgr_lanes_recheck(r->lanes, pgr_lowlevel_client(r->lowlevel), &failures, err) != PGR_OK)
 		return PGR_ERR;
+	if (pgr_lanes_sum_rest(r->lanes, tick, r, err) != PGR_OK)
+		return PGR_ERR;
 	if (failures > 0) {
 		r->checksum_failure = true;
 		pgr_err_set(&r->checksum_err, PGR_E_CHECKSUM, "checksum error occurred");
 	}
 	return pgr_lowlevel_control(r->lowlevel, &r->control, err);
+}
+
+/* For a dry run: no backup is begun, so the list is what there is at this moment, and nothing holds it together. */
+int pgr_lanes_seed_compare(struct pgr_run *r, struct pgr_err *err)
+{
+	const struct pgr_bb_tablespace *list;
+	size_t n;
+
+	drop_first_connection(r);
+	if (pgr_lowlevel_list(r->lowlevel, &r->list, err) != PGR_OK ||
+	    pgr_lowlevel_tablespaces(r->lowlevel, &list, &n, err) != PGR_OK ||
+	    pgr_layout_prepare_tablespaces(r->layout, list, n, err) != PGR_OK)
+		return PGR_ERR;
+	r->progress.tablespaces = (unsigned)n;
+	r->progress.total_bytes = r->list.total_bytes;
+	return pgr_delta_seed_plan_compare(r, err) == PGR_OK ? run_lanes(r, err) : PGR_ERR;
 }
 
 /* ---- end ---- */
@@ -446,11 +451,12 @@ static int add_files(struct pgr_run *r, struct pgr_manifest_writer *w, struct pg
 			continue;
 		if (pgr_lanes_result(r->lanes, i, &got, err) != PGR_OK)
 			return PGR_ERR;
-		if (got.copied && pgr_manifest_add_file(w, e->path, e->size, e->mtime, digest_of(r), got.sum,
+		if (got.copied && pgr_manifest_add_file(w, e->path, got.size, e->mtime, digest_of(r), got.sum,
 							got.sum_len, err) != PGR_OK)
 			return PGR_ERR;
 	}
-	if (add_own(r, w, LABEL_NAME, &r->label, err) != PGR_OK)
+	if (pgr_delta_seed_add_kept(r, w, digest_of(r), err) != PGR_OK ||
+	    add_own(r, w, LABEL_NAME, &r->label, err) != PGR_OK)
 		return PGR_ERR;
 	return add_own(r, w, CONTROL_NAME, &r->control, err);
 }

@@ -61,6 +61,7 @@ int pgr_layout_new(struct pgr_layout **out, const struct pgr_sys *sys, const str
 	l->wal_name = opts->pg_xlog ? "pg_xlog" : "pg_wal";
 	l->summaries = opts->summaries;
 	l->in_place = opts->in_place;
+	l->look_only = opts->look_only;
 	l->data = l->wal = PGR_ROOT_INIT;
 	if (copy_opts(l, opts, err) != PGR_OK) {
 		pgr_layout_free(l);
@@ -107,12 +108,23 @@ int pgr_layout_make_below(const struct pgr_layout *l, int dirfd, const char *whe
 	return PGR_ERR;
 }
 
+int pgr_layout_make_root(const struct pgr_layout *l, struct pgr_root *r, struct pgr_err *err)
+{
+	bool missing;
+
+	if (l->look_only)
+		return pgr_root_check(l->sys, r, &missing, err);
+	return pgr_root_make(l->sys, r, l->dir_mode, err);
+}
+
 /* ---- the data directory and the WAL ---- */
 
 static int prepare_wal_dir(struct pgr_layout *l, struct pgr_err *err)
 {
-	if (pgr_root_make(l->sys, &l->wal, l->dir_mode, err) != PGR_OK)
+	if (pgr_layout_make_root(l, &l->wal, err) != PGR_OK)
 		return PGR_ERR;
+	if (l->look_only)
+		return PGR_OK;
 	if (pgr_root_same(&l->wal, &l->data))
 		return pgr_err_set(err, PGR_E_USAGE, "WAL directory \"%s\" is the data directory", l->wal.path);
 	if (l->sys->symlinkat(l->sys, l->wal.path, l->data.fd, l->wal_name) != 0)
@@ -126,7 +138,7 @@ int pgr_layout_prepare(struct pgr_layout *l, struct pgr_err *err)
 
 	if (rc != PGR_MORE)
 		return rc;
-	if (pgr_root_make(l->sys, &l->data, l->dir_mode, err) != PGR_OK)
+	if (pgr_layout_make_root(l, &l->data, err) != PGR_OK)
 		return PGR_ERR;
 	return l->wal.path == NULL ? PGR_OK : prepare_wal_dir(l, err);
 }
@@ -297,11 +309,13 @@ static int make_space(struct pgr_layout *l, struct pgr_space *s, struct pgr_err 
 {
 	int rc = PGR_MORE;
 
+	if (s->in_place && l->look_only && !l->old)
+		return PGR_OK;
 	if (s->in_place)
 		return l->old ? pgr_layout_old_in_place(l, s, err) : make_in_place(l, s, err);
 	if (pgr_layout_is_old_space(l, s->root.path))
 		rc = pgr_root_open(l->sys, &s->root, err);
-	return rc == PGR_MORE ? pgr_root_make(l->sys, &s->root, l->dir_mode, err) : rc;
+	return rc == PGR_MORE ? pgr_layout_make_root(l, &s->root, err) : rc;
 }
 
 static int by_inode(const void *a, const void *b)
@@ -330,7 +344,7 @@ static int check_distinct(const struct pgr_layout *l, struct pgr_err *err)
 			all[n++] = &l->spaces[i].root;
 	qsort(all, n, sizeof(*all), by_inode);
 	for (size_t i = 1; i < n && rc == PGR_OK; i++)
-		if (pgr_root_same(all[i - 1], all[i]))
+		if (all[i]->fd >= 0 && pgr_root_same(all[i - 1], all[i]))
 			rc = pgr_err_set(err, PGR_E_USAGE, "directories \"%s\" and \"%s\" are the same directory",
 					 all[i - 1]->path, all[i]->path);
 	free(all);

@@ -30,6 +30,7 @@ struct pgr_layout_opts {
 	bool pg_xlog;	  /* server below 10 */
 	bool summaries;	  /* pg_wal/summaries exists (17) */
 	bool in_place;	  /* a data directory that is not empty is made over */
+	bool look_only;	  /* in place: what is missing is not made and stays closed, for whoever only wants to know */
 	const char
 		*version_dir; /* in place: the version directory in tablespaces, "PG_15_202209061"; NULL: not known */
 };

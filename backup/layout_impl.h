@@ -42,6 +42,7 @@ struct pgr_layout {
 
 	/* in place */
 	bool in_place;
+	bool look_only;
 	bool old;	   /* there was something in the data directory */
 	bool link_wal;	   /* pg_wal is to become the link to `wal` */
 	char *version_dir; /* NULL: not known */
@@ -54,6 +55,9 @@ struct pgr_layout {
 /* Makes `name` below `dirfd` and opens it.  `where` is the parent's name. */
 int pgr_layout_make_below(const struct pgr_layout *l, int dirfd, const char *where, const char *name, bool may_exist,
 			  int *fd, struct pgr_err *err) PGR_MUST_USE;
+
+/* pgr_root_make, or, where nothing is to be made, no more than its checks. */
+int pgr_layout_make_root(const struct pgr_layout *l, struct pgr_root *r, struct pgr_err *err) PGR_MUST_USE;
 
 const struct pgr_space *pgr_layout_find_space(const struct pgr_layout *l, uint32_t oid); /* NULL */
 

@@ -135,7 +135,7 @@ static int keep_wal_link(struct pgr_layout *l, struct pgr_err *err)
 	if (rc == PGR_MORE) {
 		rc = pgr_root_check(l->sys, &l->wal, &missing, err);
 		if (rc == PGR_OK)
-			rc = missing ? leads_nowhere(l, err) : pgr_root_make(l->sys, &l->wal, l->dir_mode, err);
+			rc = missing ? leads_nowhere(l, err) : pgr_layout_make_root(l, &l->wal, err);
 	}
 	return rc == PGR_OK ? check_wal_dir(l, err) : PGR_ERR;
 }
@@ -186,7 +186,7 @@ static int open_waldir(struct pgr_layout *l, const struct stat *st, struct pgr_e
 	if (!l->link_wal)
 		rc = pgr_root_open(l->sys, &l->wal, err);
 	if (rc == PGR_MORE)
-		rc = pgr_root_make(l->sys, &l->wal, l->dir_mode, err);
+		rc = pgr_layout_make_root(l, &l->wal, err);
 	return rc == PGR_OK ? check_wal_dir(l, err) : PGR_ERR;
 }
 

@@ -343,7 +343,7 @@ int pgr_localtree_scan(struct pgr_localtree *out, const struct pgr_sys *sys, str
 		       struct pgr_err *err)
 {
 	struct scan s = {.out = out, .sys = sys, .layout = layout, .err = err};
-	int rc = walk_roots(&s);
+	int rc = pgr_layout_root(layout, 0) >= 0 ? walk_roots(&s) : PGR_OK;
 
 	free(s.roots);
 	if (rc != PGR_OK) {

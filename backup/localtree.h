@@ -39,7 +39,7 @@ struct pgr_localtree {
 void pgr_localtree_fini(struct pgr_localtree *t);
 
 /*
- * Walks the layout's roots, which are open (pgr_layout_prepare, pgr_layout_prepare_tablespaces).  Links are not
+ * Walks the layout's roots that are open (pgr_layout_prepare, pgr_layout_prepare_tablespaces).  Links are not
  * followed: what is below pg_tblspc/<oid> is found through the layout, and only of tablespaces that the layout has;
  * pg_wal through the layout as well (it is entered whether it is a link or not).  What vanishes meanwhile is not there.
  *

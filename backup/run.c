@@ -1,5 +1,6 @@
 #include "backup/run.h"
 
+#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -16,7 +17,7 @@
 static void PGR_PRINTF(3, 0)
 	tell(struct pgr_run *r, void (*fn)(void *arg, const char *line), const char *fmt, va_list ap)
 {
-	char line[1024];
+	char line[PATH_MAX + 1024];
 
 	if (fn == NULL)
 		return;
@@ -48,6 +49,15 @@ void pgr_run_say(struct pgr_run *r, const char *fmt, ...)
 
 	va_start(ap, fmt);
 	tell(r, r->opts->say, fmt, ap);
+	va_end(ap);
+}
+
+void pgr_run_print(struct pgr_run *r, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	tell(r, r->opts->print, fmt, ap);
 	va_end(ap);
 }
 

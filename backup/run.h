@@ -1,6 +1,6 @@
 /*
  * One run of pgr_basebackup_run: what its parts share.  Internal to backup/: basebackup.c has the steps that every seed
- * takes, stream_seed.c and lanes_seed.c those of their sources.
+ * takes, stream_seed.c and lanes_seed.c those of their sources, delta_seed.c what --delta adds to both.
  */
 #ifndef PGR_BACKUP_RUN_H
 #define PGR_BACKUP_RUN_H
@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "backup/basebackup.h"
+#include "backup/delta_seed.h"
 #include "backup/extract.h"
 #include "backup/filelist.h"
 #include "common/buf.h"
@@ -59,6 +60,7 @@ struct pgr_run {
 	struct pgr_stop *stop;
 
 	const struct pgr_seed_source *source;
+	char why_stream[2048]; /* why `source` is not the lanes */
 	struct pgr_client *client;
 	int version;
 	uint32_t segment_bytes; /* of the WAL */
@@ -93,6 +95,8 @@ struct pgr_run {
 	struct pgr_lanes *lanes;
 	struct pgr_buf label;
 
+	struct pgr_delta_seed delta;
+
 	struct pgr_progress progress;
 	int64_t progress_at_ms; /* of the last report */
 };
@@ -118,6 +122,8 @@ int pgr_stream_seed_receive(struct pgr_run *r, pgr_seed_archive_fn *fn, void *ar
 			    struct pgr_err *err) PGR_MUST_USE;
 int pgr_stream_seed_end(struct pgr_run *r, struct pgr_err *err) PGR_MUST_USE;
 int pgr_stream_seed_verify(struct pgr_run *r, struct pgr_err *err) PGR_MUST_USE;
+/* For a dry run, in place of the source's steps: compares, and fetches nothing. */
+int pgr_lanes_seed_compare(struct pgr_run *r, struct pgr_err *err) PGR_MUST_USE;
 
 /* Ends what a source still holds; NULLs are allowed. */
 void pgr_stream_seed_release(struct pgr_run *r);
@@ -126,8 +132,9 @@ void pgr_lanes_seed_release(struct pgr_run *r);
 /* Telling the tool. */
 void pgr_run_info(struct pgr_run *r, const char *fmt, ...) PGR_PRINTF(2, 3); /* what -v prints */
 void pgr_run_warning(struct pgr_run *r, const char *fmt, ...) PGR_PRINTF(2, 3);
-void pgr_run_say(struct pgr_run *r, const char *fmt, ...) PGR_PRINTF(2, 3); /* always */
-void pgr_run_report(struct pgr_run *r, bool force);			    /* progress, once a second or now */
+void pgr_run_say(struct pgr_run *r, const char *fmt, ...) PGR_PRINTF(2, 3);   /* always */
+void pgr_run_print(struct pgr_run *r, const char *fmt, ...) PGR_PRINTF(2, 3); /* what a dry run finds */
+void pgr_run_report(struct pgr_run *r, bool force);			      /* progress, once a second or now */
 void pgr_run_phase(struct pgr_run *r, enum pgr_phase p);
 
 /* Bytes that become a file in the data directory, through blocks of the pool. */

@@ -93,7 +93,9 @@ static int stream_start(struct pgr_run *r, struct pgr_err *err)
 		return pgr_tar_seed_check(r, n, err);
 	if (r->manifest && pgr_stream_check_new(&r->check, pgr_stream_seed_digest(r), r->stop, err) != PGR_OK)
 		return PGR_ERR;
-	return pgr_layout_prepare_tablespaces(r->layout, list, n, err);
+	if (pgr_layout_prepare_tablespaces(r->layout, list, n, err) != PGR_OK)
+		return PGR_ERR;
+	return pgr_delta_seed_plan_full(r, list, n, err);
 }
 
 /* A source that reports progress as bytes pass. */
@@ -252,6 +254,7 @@ static int stream_copy(struct pgr_run *r, struct pgr_err *err)
 				.sink = r->sink,
 				.check = r->check,
 				.replace_recovery = r->opts->write_recovery_conf,
+				.keep = r->delta.dir != NULL ? &r->opts->keep : NULL,
 				.on_file = pgr_stream_seed_on_file,
 				.arg = r};
 	int rc = receive_archives(r, &x, err);

@@ -103,15 +103,6 @@ static void say_created(const struct pgr_wal_conn *c, const char *what)
 	c->info(c->arg, line);
 }
 
-static int make_permanent_slot(struct pgr_wal_conn *c, struct pgr_err *err)
-{
-	if (pgr_client_create_slot(c->client, c->slot, false, true, false, err) != PGR_OK)
-		return PGR_ERR;
-	c->made_slot = true;
-	say_created(c, "replication slot");
-	return PGR_OK;
-}
-
 /* A slot that must exist is looked at before the backup starts, where the server can tell. */
 static int check_slot(struct pgr_wal_conn *c, struct pgr_err *err)
 {
@@ -121,6 +112,19 @@ static int check_slot(struct pgr_wal_conn *c, struct pgr_err *err)
 	if (!pgr_cap_has(pgr_client_version(c->client), PGR_CAP_READ_SLOT))
 		return PGR_OK;
 	return pgr_client_read_slot(c->client, c->slot, &restart, &tli, err);
+}
+
+/* Whether a slot that is there already was made by this run is not known: it is used, and nobody's to drop. */
+static int make_permanent_slot(struct pgr_wal_conn *c, bool may_exist, struct pgr_err *err)
+{
+	if (pgr_client_create_slot(c->client, c->slot, false, true, false, err) == PGR_OK) {
+		c->made_slot = true;
+		say_created(c, "replication slot");
+		return PGR_OK;
+	}
+	if (!may_exist || strcmp(err->sqlstate, "42710") != 0)
+		return PGR_ERR;
+	return check_slot(c, err);
 }
 
 /* Named after the session, as pg_basebackup does: the one before may not be gone yet. */
@@ -151,7 +155,7 @@ int pgr_wal_conn_open(struct pgr_wal_conn *c, const struct pgr_wal_stream_opts *
 		return PGR_ERR;
 	if (!c->permanent)
 		return make_temporary_slot(c, err);
-	return opts->create_slot ? make_permanent_slot(c, err) : check_slot(c, err);
+	return opts->create_slot ? make_permanent_slot(c, opts->slot_may_exist, err) : check_slot(c, err);
 }
 
 int pgr_wal_conn_reopen(struct pgr_wal_conn *c, struct pgr_err *err)

@@ -328,7 +328,10 @@ static int stream(struct pgr_wal_stream *w, struct pgr_err *err)
 			break;
 		rc = session(w, err);
 	}
-	return rc != PGR_ERR ? pgr_walstore_close_segment(w->store, true, err) : PGR_ERR;
+	if (rc == PGR_ERR)
+		return PGR_ERR;
+	/* one that was ended before it began may not have a directory yet */
+	return w->store != NULL ? pgr_walstore_close_segment(w->store, true, err) : PGR_OK;
 }
 
 static void *thread_main(void *arg)
@@ -416,17 +419,25 @@ int pgr_wal_stream_open(struct pgr_wal_stream **out, int dirfd, const struct pgr
 
 	*out = w;
 	if (w == NULL) {
-		sys->close(sys, dirfd);
+		if (dirfd >= 0)
+			sys->close(sys, dirfd);
 		return pgr_err_nomem(err);
 	}
 	/* a stream that failed to open stays the caller's to ask about its slot and to free */
-	if (open_store(w, dirfd, opts, err) != PGR_OK ||
+	if ((dirfd >= 0 && open_store(w, dirfd, opts, err) != PGR_OK) ||
 	    pgr_wal_conn_open(&w->conn, opts, params, sys, stop, err) != PGR_OK || start_thread(w, err) != PGR_OK)
 		return PGR_ERR;
 	return PGR_OK;
 }
 
 /* ---- the owner's side ---- */
+
+/* The thread does not look at the store before it was told to start. */
+int pgr_wal_stream_set_dir(struct pgr_wal_stream *w, int dirfd, const struct pgr_wal_stream_opts *opts,
+			   struct pgr_err *err)
+{
+	return open_store(w, dirfd, opts, err);
+}
 
 void pgr_wal_stream_start(struct pgr_wal_stream *w, pgr_lsn start, pgr_tli tli)
 {

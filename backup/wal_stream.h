@@ -32,6 +32,7 @@ struct pgr_wal_stream;
 struct pgr_wal_stream_opts {
 	const char *slot;	       /* a permanent slot; NULL */
 	bool create_slot;	       /* create it (RESERVE_WAL) */
+	bool slot_may_exist;	       /* with create_slot: one of this name is used instead */
 	bool temporary_slot;	       /* make a temporary one where the server can (ignored with `slot`) */
 	const char *system_identifier; /* of the base backup's connection: both must talk to the same cluster */
 	uint32_t segment_bytes;
@@ -53,12 +54,18 @@ struct pgr_wal_stream_opts {
 
 /*
  * Connects, checks the system identifier, makes or checks the slot and starts the thread.  `dirfd` (the open pg_wal
- * with its archive_status) is taken over, also after a failure.  The strings of `opts` and the password in `params` are
- * copied; `params` may be used for other connections afterwards, what they point to outlives the stream.
+ * with its archive_status) is taken over, also after a failure; -1: pgr_wal_stream_set_dir follows.  The strings of
+ * `opts` and the password in `params` are copied; `params` may be used for other connections afterwards, what they
+ * point to outlives the stream.
  */
 int pgr_wal_stream_open(struct pgr_wal_stream **out, int dirfd, const struct pgr_wal_stream_opts *opts,
 			struct pgr_conn_params *params, const struct pgr_sys *sys, struct pgr_stop *stop,
 			struct pgr_err *err) PGR_MUST_USE;
+
+/* Before pgr_wal_stream_start, for a stream that was opened without a directory: `dirfd` as above, and `dir`,
+ * `segment_bytes`, `file_mode` and `sync` of the options. */
+int pgr_wal_stream_set_dir(struct pgr_wal_stream *w, int dirfd, const struct pgr_wal_stream_opts *opts,
+			   struct pgr_err *err) PGR_MUST_USE;
 
 /* Starts streaming at the segment of `start`.  A failure of the thread is posted to the stop latch. */
 void pgr_wal_stream_start(struct pgr_wal_stream *w, pgr_lsn start, pgr_tli tli);

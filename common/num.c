@@ -1,5 +1,8 @@
 #include "common/num.h"
 
+#include <inttypes.h>
+#include <stdio.h>
+
 bool pgr_num_u64(const char *s, size_t len, uint64_t *out)
 {
 	uint64_t v = 0;
@@ -69,4 +72,42 @@ bool pgr_num_hex64(const char *s, size_t len, uint64_t *out)
 	}
 	*out = v;
 	return true;
+}
+
+struct pgr_num_text pgr_num_grouped(uint64_t n)
+{
+	struct pgr_num_text out;
+	char digits[24];
+	size_t len = (size_t)snprintf(digits, sizeof(digits), "%" PRIu64, n), at = 0;
+
+	for (size_t i = 0; i < len; i++) {
+		if (i > 0 && (len - i) % 3 == 0)
+			out.text[at++] = ',';
+		out.text[at++] = digits[i];
+	}
+	out.text[at] = '\0';
+	return out;
+}
+
+struct pgr_num_text pgr_num_bytes(uint64_t n)
+{
+	static const char *const units[] = {"kB", "MB", "GB", "TB", "PB", "EB"};
+	struct pgr_num_text out;
+	uint64_t unit = 1000;
+	size_t i = 0;
+
+	if (n < 1000) {
+		snprintf(out.text, sizeof(out.text), "%u byte%s", (unsigned)n, n == 1 ? "" : "s");
+		return out;
+	}
+	while (i + 1 < sizeof(units) / sizeof(units[0]) && n / unit >= 1000) {
+		unit *= 1000;
+		i++;
+	}
+	if (n / unit < 10)
+		snprintf(out.text, sizeof(out.text), "%u.%u %s", (unsigned)(n / unit),
+			 (unsigned)(n % unit / (unit / 10)), units[i]);
+	else
+		snprintf(out.text, sizeof(out.text), "%u %s", (unsigned)(n / unit), units[i]);
+	return out;
 }

@@ -49,6 +49,7 @@ struct pgr_transport {
 	int backend_pid;
 	char server_host[256]; /* host or socket directory, and port, for messages */
 	char server_port[16];
+	bool server_is_local; /* reached over a Unix-domain socket, or at one of this machine's own addresses */
 };
 
 /*

@@ -686,6 +686,33 @@ static void tune_keepalives(const struct libpq_transport *l)
 			(void)setsockopt(l->s.fd, IPPROTO_TCP, ours[i].option, &ours[i].value, sizeof(ours[i].value));
 }
 
+static bool same_address(const struct sockaddr_storage *a, const struct sockaddr_storage *b)
+{
+	const struct sockaddr_in *a4 = (const void *)a, *b4 = (const void *)b;
+	const struct sockaddr_in6 *a6 = (const void *)a, *b6 = (const void *)b;
+
+	if (a->ss_family != b->ss_family)
+		return false;
+	if (a->ss_family == AF_INET)
+		return a4->sin_addr.s_addr == b4->sin_addr.s_addr;
+	return a->ss_family == AF_INET6 && memcmp(&a6->sin6_addr, &b6->sin6_addr, sizeof(a6->sin6_addr)) == 0;
+}
+
+/* Who speaks to an address of his own machine does so from that address, or from one of the loopback network. */
+static bool is_local(int fd)
+{
+	struct sockaddr_storage own, peer;
+	const struct sockaddr_in *peer4 = (const void *)&peer;
+	socklen_t own_len = sizeof(own), peer_len = sizeof(peer);
+
+	if (getsockname(fd, (struct sockaddr *)&own, &own_len) != 0 ||
+	    getpeername(fd, (struct sockaddr *)&peer, &peer_len) != 0)
+		return true; /* where it counts, this is the careful answer */
+	if (own.ss_family == AF_UNIX || same_address(&own, &peer))
+		return true;
+	return peer.ss_family == AF_INET && (ntohl(peer4->sin_addr.s_addr) >> 24) == IN_LOOPBACKNET;
+}
+
 /* *ssl NULL: the connection is not encrypted. */
 static int find_tls(PGconn *conn, SSL **ssl, struct pgr_err *err)
 {
@@ -715,6 +742,7 @@ static int take_over(struct pgr_transport **out, struct opening *o, struct pgr_e
 	t->backend_pid = PQbackendPID(o->conn);
 	snprintf(t->server_host, sizeof(t->server_host), "%s", or_empty(PQhost(o->conn)));
 	snprintf(t->server_port, sizeof(t->server_port), "%s", or_empty(PQport(o->conn)));
+	t->server_is_local = is_local(l->s.fd);
 	l->conn = o->conn;
 	l->settings = o->settings;
 	o->conn = NULL;

@@ -28,6 +28,11 @@ enum {
 	OPT_PRINT_GRANTS,
 	OPT_MEMORY,
 	OPT_VERIFY_TRANSFER,
+	OPT_DELTA,
+	OPT_KEEP,
+	OPT_NO_KEEP,
+	OPT_DRY_RUN,
+	OPT_RETRY,
 };
 
 static const struct option long_options[] = {
@@ -70,11 +75,17 @@ static const struct option long_options[] = {
 	{"manifest-checksums", required_argument, NULL, OPT_MANIFEST_CHECKSUMS},
 	{"sync-method", required_argument, NULL, OPT_SYNC_METHOD},
 	{"verify-transfer", no_argument, NULL, OPT_VERIFY_TRANSFER},
+	{"delta", optional_argument, NULL, OPT_DELTA},
+	{"keep", required_argument, NULL, OPT_KEEP},
+	{"no-keep", no_argument, NULL, OPT_NO_KEEP},
+	{"dry-run", no_argument, NULL, OPT_DRY_RUN},
+	{"retry", required_argument, NULL, OPT_RETRY},
 	{NULL, 0, NULL, 0},
 };
 
 #define MAX_JOBS      64
 #define MAX_MEMORY_MB 65536
+#define MAX_RETRIES   1000000
 
 #define SHORT_OPTIONS "c:CD:F:i:j:l:nNPr:Rs:S:t:T:vVX:zZ:" PGR_CONN_SHORTOPTS
 
@@ -96,8 +107,18 @@ static void usage(const char *progname)
 	      "  -z, --gzip                 compress tar output\n"
 	      "  -Z, --compress=[{client|server}-]METHOD[:DETAIL]\n"
 	      "                             compress on client or server (gzip, lz4, zstd) as specified\n"
-	      "  -Z, --compress=none        do not compress tar output\n"
-	      "\nGeneral options:\n"
+	      "  -Z, --compress=none        do not compress tar output\n",
+	      stdout);
+	fputs("\nOptions for a directory that holds something already:\n"
+	      "      --delta[=hash|summary]\n"
+	      "                             make it equal to the server's: copy only what differs, go on with\n"
+	      "                             what an interrupted run left\n"
+	      "      --dry-run              tell what --delta would copy and remove; change nothing\n"
+	      "      --keep=PATTERN         leave local files whose names match as they are\n"
+	      "      --no-keep              replace postgresql.conf, pg_hba.conf and pg_ident.conf, too\n"
+	      "      --retry=N              run up to N times more after failures that may pass\n",
+	      stdout);
+	fputs("\nGeneral options:\n"
 	      "  -c, --checkpoint=fast|spread\n"
 	      "                             set fast or spread (default) checkpointing\n"
 	      "  -C, --create-slot          create replication slot\n"
@@ -365,6 +386,64 @@ static int manifest_option(struct pgr_basebackup_options *o, int c, const char *
 	}
 }
 
+static int parse_delta(const char *arg, enum pgr_delta *out, struct pgr_err *err)
+{
+	if (arg == NULL)
+		*out = PGR_DELTA_AUTO;
+	else if (strcmp(arg, "hash") == 0)
+		*out = PGR_DELTA_HASH;
+	else if (strcmp(arg, "summary") == 0)
+		*out = PGR_DELTA_SUMMARY;
+	else
+		return pgr_err_set(err, PGR_E_USAGE, "invalid delta method \"%s\", must be \"hash\" or \"summary\"",
+				   arg);
+	return PGR_OK;
+}
+
+static int add_keep(struct pgr_basebackup_options *o, const char *pattern, struct pgr_err *err)
+{
+	size_t n = o->run.keep.n;
+	const char **more;
+
+	if (pgr_keep_check(pattern, err) != PGR_OK)
+		return PGR_ERR;
+	more = realloc(o->keep, (n + 1) * sizeof(*more));
+	if (more == NULL)
+		return pgr_err_nomem(err);
+	more[n] = pattern;
+	o->keep = more;
+	o->run.keep.patterns = more;
+	o->run.keep.n = n + 1;
+	o->keep_said = true;
+	return PGR_OK;
+}
+
+static int delta_option(struct pgr_basebackup_options *o, int c, const char *arg, struct pgr_err *err)
+{
+	int retries;
+
+	switch (c) {
+	case OPT_DELTA:
+		return parse_delta(arg, &o->run.delta, err);
+	case OPT_KEEP:
+		return add_keep(o, arg, err);
+	case OPT_NO_KEEP:
+		o->run.keep.no_defaults = true;
+		o->keep_said = true;
+		return PGR_OK;
+	case OPT_DRY_RUN:
+		o->run.dry_run = true;
+		return PGR_OK;
+	case OPT_RETRY:
+		if (pgr_option_int(arg, "--retry", 0, MAX_RETRIES, &retries, err) != PGR_OK)
+			return PGR_ERR;
+		o->retries = (unsigned)retries;
+		return PGR_OK;
+	default:
+		return PGR_MORE;
+	}
+}
+
 /* PGR_MORE: --help or --version was printed.  An error without a message: getopt_long has said what is wrong. */
 static int read_options(struct pgr_basebackup_options *o, int argc, char **argv, struct pgr_err *err)
 {
@@ -393,6 +472,8 @@ static int read_options(struct pgr_basebackup_options *o, int argc, char **argv,
 			rc = general_option(o, c, optarg, err);
 		if (rc == PGR_MORE)
 			rc = manifest_option(o, c, optarg);
+		if (rc == PGR_MORE)
+			rc = delta_option(o, c, optarg, err);
 		if (rc != PGR_OK)
 			return PGR_ERR;
 	}
@@ -479,6 +560,36 @@ static int check_manifest_options(const struct pgr_basebackup_options *o, struct
 	return PGR_OK;
 }
 
+/* What --delta=hash cannot do: the reading of files over SQL is what it is made of. */
+static const char *in_the_way_of_hash(const struct pgr_basebackup_opts *run)
+{
+	if (run->jobs == 1)
+		return "--jobs=1";
+	if (run->wal == PGR_WAL_FETCH)
+		return "--wal-method=fetch";
+	if (run->compress.where == PGR_COMP_SERVER && run->compress.method != PGR_COMP_NONE)
+		return "compression on the server";
+	return NULL;
+}
+
+static int check_delta_options(const struct pgr_basebackup_options *o, struct pgr_err *err)
+{
+	const struct pgr_basebackup_opts *run = &o->run;
+	const char *progname = o->conn.progname;
+	const char *orphan = run->dry_run ? "--dry-run" : o->keep_said ? "--keep" : o->retries > 0 ? "--retry" : NULL;
+
+	if (run->delta == PGR_DELTA_OFF && orphan != NULL)
+		return usage_error(err, progname, "%s can only be used with %s", orphan, "--delta");
+	if (run->delta == PGR_DELTA_OFF)
+		return PGR_OK;
+	if (run->format != PGR_FORMAT_PLAIN)
+		return usage_error(err, progname, "%s and %s are incompatible options", "--delta", "--format=tar");
+	if (run->delta == PGR_DELTA_HASH && in_the_way_of_hash(run) != NULL)
+		return usage_error(err, progname, "%s and %s are incompatible options", "--delta=hash",
+				   in_the_way_of_hash(run));
+	return PGR_OK;
+}
+
 static int check_options(const struct pgr_basebackup_options *o, struct pgr_err *err)
 {
 	const char *progname = o->conn.progname;
@@ -487,7 +598,8 @@ static int check_options(const struct pgr_basebackup_options *o, struct pgr_err 
 		return PGR_OK;
 	if (o->data_dir == NULL)
 		return usage_error(err, progname, "must specify output directory or backup target");
-	if (check_format_options(o, err) != PGR_OK || check_slot_options(o, err) != PGR_OK)
+	if (check_delta_options(o, err) != PGR_OK || check_format_options(o, err) != PGR_OK ||
+	    check_slot_options(o, err) != PGR_OK)
 		return PGR_ERR;
 	if (o->wal_dir != NULL && o->run.format == PGR_FORMAT_TAR)
 		return usage_error(err, progname, "WAL directory location can only be specified in plain mode");
@@ -542,6 +654,7 @@ void pgr_basebackup_options_fini(struct pgr_basebackup_options *o)
 {
 	pgr_conn_params_fini(&o->conn);
 	pgr_tblspc_map_free(o->mapping);
+	free(o->keep);
 	free(o->data_dir);
 	free(o->wal_dir);
 }

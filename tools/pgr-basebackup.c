@@ -1,6 +1,9 @@
 /*
  * pgr-basebackup: seeds a standby over PostgreSQL's own protocol.  Options, texts and exit codes are pg_basebackup's.
  */
+#include <errno.h>
+#include <inttypes.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -15,15 +18,22 @@
 #include "tools/connopts.h"
 #include "tools/message.h"
 #include "tools/progress.h"
+#include "tools/retry.h"
 #include "tools/signals.h"
 
 struct program {
 	struct pgr_messages msg;
 	struct pgr_progress_line line;
 	struct pgr_basebackup_options options;
-	bool error_said;
-	struct pgr_stop *stop;
+	struct pgr_signals *signals;
 	atomic_int rate_steps; /* see struct pgr_basebackup_opts */
+
+	unsigned attempt; /* after failures; 0: the first run */
+	bool again;	  /* the run that failed is made again */
+	bool error_said;
+
+	pthread_mutex_t stop_lock;
+	struct pgr_stop *stop; /* of the present attempt: each has its own */
 };
 
 /* ---- what the run tells us ---- */
@@ -69,12 +79,26 @@ static void on_progress(void *arg, const struct pgr_progress *progress)
 	pgr_progress_line_show(&p->line, progress);
 }
 
+static void on_print(void *arg, const char *line)
+{
+	struct program *p = arg;
+
+	pgr_progress_line_end(&p->line);
+	puts(line);
+}
+
 /* The reason comes before what the clean-up says. */
 static void on_failed(void *arg, const struct pgr_err *err)
 {
 	struct program *p = arg;
 
 	pgr_progress_line_end(&p->line);
+	p->again = p->attempt < p->options.retries && pgr_signals_seen(p->signals) == 0 && pgr_retry_may(err);
+	if (p->again) {
+		pgr_say_warning(&p->msg, "trying again in %" PRId64 " s, attempt %u of %u: %s",
+				pgr_retry_wait_ms(p->attempt + 1) / 1000, p->attempt + 1, p->options.retries, err->msg);
+		return;
+	}
 	pgr_say_error(&p->msg, err);
 	p->error_said = true;
 }
@@ -89,13 +113,16 @@ static void on_signal(void *arg, int signo)
 		return;
 	}
 	pgr_err_set(&why, PGR_E_STOPPED, "stopped by signal %d (%s)", signo, strsignal(signo));
+	pthread_mutex_lock(&p->stop_lock);
 	pgr_stop_post(p->stop, &why);
+	pthread_mutex_unlock(&p->stop_lock);
 }
 
 static void init_program(struct program *p, const char *argv0)
 {
 	pgr_messages_init(&p->msg, argv0);
 	atomic_init(&p->rate_steps, 0);
+	pthread_mutex_init(&p->stop_lock, NULL);
 }
 
 /* What the options did not say: where the run's words go. */
@@ -109,6 +136,8 @@ static void attach(struct program *p)
 	o->info = on_info;
 	o->say = on_say;
 	o->warning = on_warning;
+	o->print = on_print;
+	o->list_paths = p->msg.verbose > 0;
 	o->progress = p->options.show_progress ? on_progress : NULL;
 	o->failed = on_failed;
 	o->notice = on_notice;
@@ -139,10 +168,55 @@ static int print_grants(struct program *p, struct pgr_err *err)
 	return rc;
 }
 
+/*
+ * The latch of an attempt that failed is spent.  A signal that came for the old one is not lost: whoever goes on looks
+ * at the signals after this.
+ */
+static int renew_stop(struct program *p, struct pgr_err *err)
+{
+	struct pgr_stop *old = p->stop, *new_;
+
+	if (pgr_stop_new(&new_, err) != PGR_OK)
+		return PGR_ERR;
+	pthread_mutex_lock(&p->stop_lock);
+	p->stop = new_;
+	pthread_mutex_unlock(&p->stop_lock);
+	pgr_stop_free(old);
+	p->options.conn.ask_arg = new_; /* ^C at the password prompt */
+	return PGR_OK;
+}
+
+/* A signal ends the wait, and with it the program. */
+static int wait_for_next(struct program *p, struct pgr_err *err)
+{
+	int64_t ms = pgr_retry_wait_ms(++p->attempt);
+
+	if (renew_stop(p, err) != PGR_OK)
+		return PGR_ERR;
+	if (pgr_signals_seen(p->signals) == 0 && pgr_stop_wait(p->stop, pgr_sys_real(), ms, err) == PGR_OK)
+		return PGR_OK;
+	pgr_err_set(err, PGR_E_STOPPED, "stopped by a signal while waiting for the next attempt");
+	return pgr_err_hint(err, "Run the same command again to go on.");
+}
+
+static int seed(struct program *p, struct pgr_err *err)
+{
+	int rc = pgr_basebackup_run(&p->options.run, &p->options.conn, pgr_sys_real(), p->stop, err);
+
+	while (rc != PGR_OK && p->again) {
+		p->again = false;
+		p->line.copy_start_ms = 0;
+		p->options.run.slot_may_exist = true;
+		rc = wait_for_next(p, err);
+		if (rc == PGR_OK)
+			rc = pgr_basebackup_run(&p->options.run, &p->options.conn, pgr_sys_real(), p->stop, err);
+	}
+	return rc;
+}
+
 /* Runs the backup with signals turned into a stop; *signo is the signal that ended it, or 0. */
 static int run(struct program *p, int *signo, struct pgr_err *err)
 {
-	struct pgr_signals *signals = NULL;
 	sigset_t set;
 	int rc;
 
@@ -152,17 +226,16 @@ static int run(struct program *p, int *signo, struct pgr_err *err)
 	sigaddset(&set, SIGHUP);
 	sigaddset(&set, SIGUSR1);
 	sigaddset(&set, SIGUSR2);
-	if (pgr_stop_new(&p->stop, err) != PGR_OK)
+	if (renew_stop(p, err) != PGR_OK)
 		return PGR_ERR;
-	p->options.conn.ask_arg = p->stop; /* ^C at the password prompt */
-	rc = pgr_signals_start(&signals, &set, on_signal, p, err);
+	rc = pgr_signals_start(&p->signals, &set, on_signal, p, err);
 	if (rc == PGR_OK && p->options.print_grants)
 		rc = print_grants(p, err);
 	else if (rc == PGR_OK)
-		rc = pgr_basebackup_run(&p->options.run, &p->options.conn, pgr_sys_real(), p->stop, err);
-	if (rc != PGR_OK && signals != NULL)
-		*signo = pgr_signals_seen(signals);
-	pgr_signals_stop(signals);
+		rc = seed(p, err);
+	if (rc != PGR_OK && p->signals != NULL)
+		*signo = pgr_signals_seen(p->signals);
+	pgr_signals_stop(p->signals);
 	pgr_stop_free(p->stop);
 	return rc;
 }
@@ -177,6 +250,8 @@ static int work(struct program *p, int *signo)
 	pgr_progress_line_init(&p->line, p->msg.verbose > 0);
 	rc = run(p, signo, &err);
 	pgr_progress_line_end(&p->line);
+	if (rc == PGR_OK && fflush(stdout) != 0)
+		rc = pgr_err_sys(&err, errno, "could not write to standard output");
 	if (rc != PGR_OK && !p->error_said)
 		pgr_say_error(&p->msg, &err);
 	return rc == PGR_OK ? 0 : 1;

@@ -4,6 +4,7 @@
 
 #include "backup/bbstream.h"
 #include "backup/layout.h"
+#include "backup/localtree.h"
 #include "common/buf.h"
 #include "tests/support/fault_sys.h"
 #include "tests/support/tmptree.h"
@@ -1298,6 +1299,43 @@ START_TEST(old_spaces_missing)
 }
 END_TEST
 
+/* Whoever only looks makes nothing, opens what is there, and hears the refusals all the same. */
+START_TEST(look_only)
+{
+	struct pgr_localtree t = {0};
+	size_t before;
+
+	opts.look_only = true;
+	opts.wal_dir = wal_dir;
+	announce(16385, "@/gone");
+	announce(16386, "pg_tblspc/16386");
+	if (_i == 0)
+		ck_assert_int_eq(unlink(tmp_at(&tree, "data/PG_VERSION")), 0);
+	before = tmp_entries(data_dir);
+	prepare_ok();
+	must(prepare_spaces());
+	ck_assert_int_eq(pgr_layout_root(layout, 0) >= 0, before > 0);
+	ck_assert_int_lt(pgr_layout_root(layout, 16385), 0);
+	ck_assert(!tmp_exists(&tree, "wal") && !tmp_exists(&tree, "gone"));
+	ck_assert_uint_eq(tmp_entries(data_dir), before);
+	must(pgr_localtree_scan(&t, pgr_sys_real(), layout, &err));
+	ck_assert_uint_eq(t.n, before);
+	pgr_localtree_fini(&t);
+}
+END_TEST
+
+START_TEST(look_only_refuses)
+{
+	opts.look_only = true;
+	opts.wal_dir = wal_dir;
+	tmp_mkdir(&tree, "wal", 0700);
+	tmp_write(&tree, "wal/1", "x");
+	make(pgr_sys_real());
+	check_failed(pgr_layout_prepare(layout, &err), PGR_E_USAGE, "directory \"%s\" exists but is not empty",
+		     wal_dir);
+}
+END_TEST
+
 START_TEST(old_spaces_no_directory)
 {
 	ck_assert_int_eq(rmdir(tmp_at(&tree, "data/pg_tblspc")), 0);
@@ -1678,6 +1716,8 @@ static Suite *layout_suite(void)
 	tcase_add_test(p, old_spaces_not_linked);
 	tcase_add_test(p, old_spaces_missing);
 	tcase_add_loop_test(p, old_spaces_no_directory, 0, 3);
+	tcase_add_loop_test(p, look_only, 0, 2);
+	tcase_add_test(p, look_only_refuses);
 	tcase_add_test(p, old_spaces_dropped);
 	tcase_add_test(p, old_spaces_moved);
 	tcase_add_test(p, old_spaces_made_again);

@@ -127,6 +127,26 @@ START_TEST(hex_numbers)
 }
 END_TEST
 
+START_TEST(numbers_for_a_person)
+{
+	ck_assert_str_eq(pgr_num_grouped(0).text, "0");
+	ck_assert_str_eq(pgr_num_grouped(999).text, "999");
+	ck_assert_str_eq(pgr_num_grouped(1000).text, "1,000");
+	ck_assert_str_eq(pgr_num_grouped(1234567).text, "1,234,567");
+	ck_assert_str_eq(pgr_num_grouped(UINT64_MAX).text, "18,446,744,073,709,551,615");
+	ck_assert_str_eq(pgr_num_bytes(0).text, "0 bytes");
+	ck_assert_str_eq(pgr_num_bytes(1).text, "1 byte");
+	ck_assert_str_eq(pgr_num_bytes(999).text, "999 bytes");
+	ck_assert_str_eq(pgr_num_bytes(1000).text, "1.0 kB");
+	ck_assert_str_eq(pgr_num_bytes(9999).text, "9.9 kB");
+	ck_assert_str_eq(pgr_num_bytes(10000).text, "10 kB");
+	ck_assert_str_eq(pgr_num_bytes(999999).text, "999 kB");
+	ck_assert_str_eq(pgr_num_bytes(1000000).text, "1.0 MB");
+	ck_assert_str_eq(pgr_num_bytes(3912345678).text, "3.9 GB");
+	ck_assert_str_eq(pgr_num_bytes(UINT64_MAX).text, "18 EB");
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("common/num");
@@ -138,6 +158,7 @@ int main(void)
 	tcase_add_test(tc, what_is_no_number);
 	tcase_add_test(tc, length_counts_not_the_nul);
 	tcase_add_test(tc, hex_numbers);
+	tcase_add_test(tc, numbers_for_a_person);
 	suite_add_tcase(s, tc);
 
 	SRunner *sr = srunner_create(s);

@@ -1,0 +1,545 @@
+#include "backup/delta_seed.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "backup/bbstream.h"
+#include "backup/filelist.h"
+#include "backup/lanes.h"
+#include "backup/layout.h"
+#include "backup/lowlevel.h"
+#include "backup/manifest.h"
+#include "backup/olddir.h"
+#include "backup/run.h"
+#include "common/fs.h"
+#include "common/num.h"
+#include "common/stop.h"
+#include "common/sys.h"
+#include "proto/caps.h"
+#include "proto/client.h"
+
+static bool is_delta(const struct pgr_run *r)
+{
+	return r->delta.dir != NULL;
+}
+
+static bool compares(const struct pgr_run *r)
+{
+	return r->source == &pgr_lanes_seed;
+}
+
+/* ---- looking and choosing ---- */
+
+int pgr_delta_seed_open(struct pgr_run *r, struct pgr_err *err)
+{
+	if (r->opts->delta == PGR_DELTA_OFF)
+		return PGR_OK;
+	return pgr_olddir_open(&r->delta.dir, r->sys, r->opts->data_dir, err);
+}
+
+static void describe(struct pgr_run *r)
+{
+	const struct pgr_controlfile *c = pgr_olddir_control(r->delta.dir);
+
+	switch (pgr_olddir_kind(r->delta.dir)) {
+	case PGR_OLDDIR_EMPTY:
+		break;
+	case PGR_OLDDIR_COPY:
+		if (c != NULL)
+			pgr_run_info(r,
+				     "\"%s\" holds a copy of this cluster: %s, last checkpoint's REDO location "
+				     "%" PGR_LSN_FMT " on timeline %u",
+				     r->opts->data_dir, pgr_dbstate_name(c->state), PGR_LSN_ARG(c->redo), c->tli);
+		break;
+	case PGR_OLDDIR_UNFINISHED:
+		pgr_run_info(r, "going on with what an unfinished run has left in \"%s\"", r->opts->data_dir);
+		break;
+	case PGR_OLDDIR_BARE:
+		pgr_run_info(r, "\"%s\" holds a data directory without a pg_control", r->opts->data_dir);
+		break;
+	}
+}
+
+/* A size as SHOW writes it, "8192" or "1GB", in bytes. */
+static int show_size(struct pgr_run *r, const char *name, uint64_t *out, struct pgr_err *err)
+{
+	static const char units[] = "kMGT";
+	struct pgr_buf text = {0};
+	const char *s, *unit;
+	size_t digits;
+	int rc = PGR_ERR;
+
+	if (pgr_client_show(r->client, name, &text, err) == PGR_OK) {
+		s = pgr_buf_str(&text) != NULL ? (const char *)text.data : "";
+		digits = strspn(s, "0123456789");
+		unit = s[digits] != '\0' ? strchr(units, s[digits]) : NULL;
+		if (!pgr_num_u64(s, digits, out) || *out > UINT32_MAX || (s[digits] != '\0' && unit == NULL))
+			pgr_err_set(err, PGR_E_PROTOCOL, "the server sent an invalid %s: \"%s\"", name, s);
+		else
+			rc = PGR_OK;
+		if (rc == PGR_OK && unit != NULL)
+			*out <<= 10 * (unit - units + 1);
+	}
+	pgr_buf_fini(&text);
+	return rc;
+}
+
+static int check_sizes(struct pgr_run *r, struct pgr_err *err)
+{
+	uint64_t block, segment;
+
+	if (show_size(r, "block_size", &block, err) != PGR_OK || show_size(r, "segment_size", &segment, err) != PGR_OK)
+		return PGR_ERR;
+	if (block == 0 || block > UINT32_MAX || segment / block > UINT32_MAX)
+		return pgr_err_set(err, PGR_E_PROTOCOL, "the server sent an invalid block or segment size");
+	return pgr_olddir_check_sizes(r->delta.dir, (uint32_t)block, (uint32_t)(segment / block), err);
+}
+
+int pgr_delta_seed_check_server(struct pgr_run *r, struct pgr_err *err)
+{
+	if (!is_delta(r))
+		return PGR_OK;
+	if (!pgr_cap_has(r->version, PGR_CAP_SQL_READ))
+		return pgr_err_set(err, PGR_E_USAGE, "%s needs a server of version %s or later", "--delta",
+				   pgr_cap_since(PGR_CAP_SQL_READ));
+	if (pgr_olddir_check_server(r->delta.dir, r->id.system_identifier, r->version, err) != PGR_OK ||
+	    check_sizes(r, err) != PGR_OK)
+		return PGR_ERR;
+	describe(r);
+	return PGR_OK;
+}
+
+bool pgr_delta_seed_goes_on(const struct pgr_run *r)
+{
+	return is_delta(r) && pgr_olddir_kind(r->delta.dir) == PGR_OLDDIR_UNFINISHED;
+}
+
+/* What will be lost is said before it is, and why the way that would spare it is none. */
+static void announce_full(struct pgr_run *r)
+{
+	if (pgr_olddir_kind(r->delta.dir) == PGR_OLDDIR_EMPTY)
+		pgr_run_info(r, "a run that goes on after this one would have to copy everything anew: %s",
+			     r->why_stream);
+	else
+		pgr_run_say(r, "everything in \"%s\" %s removed and copied anew, since it cannot be compared: %s",
+			    r->opts->data_dir, r->opts->dry_run ? "would be" : "is", r->why_stream);
+}
+
+int pgr_delta_seed_choose(struct pgr_run *r, struct pgr_err *err)
+{
+	if (!is_delta(r))
+		return PGR_OK;
+	if (r->opts->delta == PGR_DELTA_SUMMARY)
+		return pgr_err_set(err, PGR_E_USAGE, "--delta=summary is not supported by this version of pgr");
+	if (r->opts->delta == PGR_DELTA_HASH && !compares(r))
+		return pgr_err_set(err, PGR_E_USAGE, "--delta=hash cannot be used: %s", r->why_stream);
+	if (!compares(r))
+		announce_full(r);
+	return PGR_OK;
+}
+
+int pgr_delta_seed_fall_back(struct pgr_run *r, struct pgr_err *err)
+{
+	if (!is_delta(r))
+		return PGR_OK;
+	if (r->opts->delta == PGR_DELTA_HASH)
+		return pgr_err_prefix(err, "--delta=hash cannot be used");
+	announce_full(r);
+	return PGR_OK;
+}
+
+const char *pgr_delta_seed_version_dir(const struct pgr_run *r, struct pgr_delta_version_dir *out)
+{
+	const struct pgr_controlfile *c = is_delta(r) ? pgr_olddir_control(r->delta.dir) : NULL;
+
+	if (c == NULL)
+		return NULL;
+	snprintf(out->text, sizeof(out->text), "PG_%d_%" PRIu32, r->version / 10000, c->catalog_version);
+	return out->text;
+}
+
+/* ---- before the first change ---- */
+
+/* Not every role may know it. */
+static void ask_server_dir(struct pgr_run *r)
+{
+	struct pgr_err why;
+
+	if (pgr_client_show(r->client, "data_directory", &r->delta.server_dir, &why) != PGR_OK)
+		r->delta.server_dir.len = 0;
+}
+
+/* Without an SQL session there is no better way to find out. */
+static int check_apart_by_name(struct pgr_run *r, const struct pgr_bb_tablespace *list, size_t n, struct pgr_err *err)
+{
+	const char **locations = calloc(n + 2, sizeof(*locations));
+	bool local = pgr_client_transport(r->client)->server_is_local;
+	size_t k = 0;
+	int rc;
+
+	if (locations == NULL)
+		return pgr_err_nomem(err);
+	if (r->delta.server_dir.len > 0 && pgr_buf_str(&r->delta.server_dir) != NULL)
+		locations[k++] = (const char *)r->delta.server_dir.data;
+	for (size_t i = 0; i < n; i++)
+		if (list[i].oid != 0 && list[i].location[0] == '/')
+			locations[k++] = list[i].location;
+	rc = pgr_olddir_check_apart_by_name(r->delta.dir, r->layout, local, locations, err);
+	free(locations);
+	return rc;
+}
+
+static int check_apart(struct pgr_run *r, const struct pgr_bb_tablespace *list, size_t n, struct pgr_err *err)
+{
+	if (r->lowlevel != NULL)
+		return pgr_olddir_check_apart(r->delta.dir, r->layout, pgr_lowlevel_client(r->lowlevel), err);
+	return check_apart_by_name(r, list, n, err);
+}
+
+int pgr_delta_seed_check_layout(struct pgr_run *r, struct pgr_err *err)
+{
+	if (!is_delta(r))
+		return PGR_OK;
+	if (r->lowlevel == NULL)
+		ask_server_dir(r);
+	return check_apart(r, NULL, 0, err);
+}
+
+int pgr_delta_seed_plan_compare(struct pgr_run *r, struct pgr_err *err)
+{
+	if (!is_delta(r))
+		return PGR_OK;
+	if (!r->opts->dry_run && check_apart(r, NULL, 0, err) != PGR_OK)
+		return PGR_ERR;
+	if (pgr_localtree_scan(&r->delta.tree, r->sys, r->layout, err) != PGR_OK)
+		return PGR_ERR;
+	return pgr_delta_plan_make(&r->delta.plan, &r->list, &r->delta.tree, r->layout, &r->opts->keep, err);
+}
+
+/*
+ * What is in a tablespace's directory is this cluster's only below its version directory, whose name not even the old
+ * copy may tell: all of this major version count.
+ */
+static int list_version_dirs(struct pgr_run *r, struct pgr_filelist *out, struct pgr_err *err)
+{
+	const struct pgr_localtree *t = &r->delta.tree;
+	const char *rest;
+
+	if (pgr_filelist_add(out, r->version, "pg_tblspc", strlen("pg_tblspc"), true, 0, 0, err) != PGR_OK)
+		return PGR_ERR;
+	for (size_t i = 0; i < t->n; i++) {
+		const char *path = t->entries[i].path;
+
+		if (pgr_layout_location(r->layout, path, &rest) == NULL || strchr(rest, '/') != NULL)
+			continue;
+		if (rest[0] != '\0' && t->entries[i].type != PGR_LOCAL_DIR)
+			continue;
+		if (pgr_filelist_add(out, r->version, path, strlen(path), true, 0, 0, err) != PGR_OK)
+			return PGR_ERR;
+	}
+	return pgr_filelist_finish(out, err);
+}
+
+int pgr_delta_seed_plan_full(struct pgr_run *r, const struct pgr_bb_tablespace *list, size_t n, struct pgr_err *err)
+{
+	struct pgr_delta_seed *d = &r->delta;
+	struct pgr_filelist stays = {0};
+	int rc;
+
+	if (!is_delta(r))
+		return PGR_OK;
+	if (!r->opts->dry_run && check_apart(r, list, n, err) != PGR_OK)
+		return PGR_ERR;
+	if (pgr_localtree_scan(&d->tree, r->sys, r->layout, err) != PGR_OK)
+		return PGR_ERR;
+	rc = list_version_dirs(r, &stays, err);
+	if (rc == PGR_OK)
+		rc = pgr_delta_plan_make(&d->plan, &stays, &d->tree, r->layout, &r->opts->keep, err);
+	pgr_filelist_fini(&stays);
+	return rc;
+}
+
+/* ---- the first change ---- */
+
+static int tick(void *arg, struct pgr_err *err)
+{
+	struct pgr_run *r = arg;
+
+	pgr_run_report(r, false);
+	if (pgr_stop_check(r->stop, err) != PGR_OK)
+		return PGR_ERR;
+	return r->lowlevel != NULL ? pgr_lowlevel_check(r->lowlevel, err) : PGR_OK;
+}
+
+static void warn_of_leftovers(struct pgr_run *r)
+{
+	const struct pgr_layout_leftover *list;
+	size_t n = pgr_layout_leftovers(r->layout, &list);
+
+	for (size_t i = 0; i < n; i++)
+		if (list[i].is_left)
+			pgr_run_warning(r,
+					"\"%s\" was a directory of tablespace %" PRIu32
+					" and is left as it is, since something else may use it",
+					list[i].path, list[i].oid);
+}
+
+int pgr_delta_seed_take_over(struct pgr_run *r, struct pgr_err *err)
+{
+	struct pgr_delta_seed *d = &r->delta;
+	struct pgr_olddir_state state = {.major = r->version / 10000};
+
+	if (!is_delta(r))
+		return PGR_OK;
+	snprintf(state.system_identifier, sizeof(state.system_identifier), "%s", r->id.system_identifier);
+	if (pgr_olddir_kind(d->dir) == PGR_OLDDIR_EMPTY) {
+		state.start = r->start;
+		state.tli = r->start_tli;
+	}
+	if (pgr_stop_check(r->stop, err) != PGR_OK)
+		return PGR_ERR;
+	d->begun = true;
+	if (pgr_olddir_take_over(d->dir, pgr_layout_root(r->layout, 0), &state, err) != PGR_OK ||
+	    pgr_layout_take_over(r->layout, err) != PGR_OK || pgr_layout_link_tablespaces(r->layout, err) != PGR_OK)
+		return PGR_ERR;
+	warn_of_leftovers(r);
+	if (d->plan.nremovals > 0)
+		pgr_run_info(r, "removing %zu files and directories%s", d->plan.nremovals,
+			     compares(r) ? " that the server does not have" : "");
+	return pgr_delta_plan_remove(&d->plan, r->sys, r->layout, tick, r, err);
+}
+
+/* ---- what stays ---- */
+
+static bool is_kept_here(const struct pgr_run *r, const struct pgr_local_entry *e)
+{
+	return e->type == PGR_LOCAL_FILE && pgr_keep_matches(&r->opts->keep, e->path);
+}
+
+/* Opens what a path of the tree names, for reading; no link is followed. */
+static int open_local(struct pgr_run *r, const char *path, int *fd, struct pgr_err *err)
+{
+	const struct pgr_sys *sys = r->sys;
+	const char *rest, *leaf;
+	int root, parent, saved;
+
+	pgr_layout_resolve(r->layout, path, &root, &rest);
+	if (pgr_fs_open_parent(sys, root, rest, &parent, &leaf, err) != PGR_OK)
+		return PGR_ERR;
+	*fd = sys->openat(sys, parent, leaf, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0);
+	saved = errno;
+	if (sys->close(sys, parent) != 0 && *fd >= 0) {
+		saved = errno;
+		(void)sys->close(sys, *fd);
+		*fd = -1;
+	}
+	return *fd >= 0 ? PGR_OK : pgr_err_sys(err, saved, "could not open file \"%s\"", path);
+}
+
+static int sum_fd(struct pgr_run *r, int fd, const char *path, struct pgr_digest *d, uint64_t *size,
+		  struct pgr_err *err)
+{
+	char buf[65536];
+	ssize_t n;
+
+	for (*size = 0;; *size += (uint64_t)n) {
+		do
+			n = r->sys->read(r->sys, fd, buf, sizeof(buf));
+		while (n < 0 && errno == EINTR);
+		if (n < 0)
+			return pgr_err_sys(err, errno, "could not read file \"%s\"", path);
+		if (n == 0)
+			return PGR_OK;
+		if (pgr_digest_add(d, buf, (size_t)n, err) != PGR_OK)
+			return PGR_ERR;
+	}
+}
+
+static int add_kept_file(struct pgr_run *r, struct pgr_manifest_writer *w, enum pgr_digest_algo algo, const char *path,
+			 struct pgr_err *err)
+{
+	uint8_t sum[PGR_DIGEST_MAX];
+	struct pgr_digest *d = NULL;
+	struct stat st;
+	uint64_t size;
+	size_t len;
+	int fd, rc;
+
+	if (open_local(r, path, &fd, err) != PGR_OK)
+		return PGR_ERR;
+	rc = r->sys->fstat(r->sys, fd, &st) == 0 ? PGR_OK : pgr_err_sys(err, errno, "could not stat file \"%s\"", path);
+	if (rc == PGR_OK)
+		rc = pgr_digest_new(&d, algo, err);
+	if (rc == PGR_OK)
+		rc = sum_fd(r, fd, path, d, &size, err);
+	if (rc == PGR_OK)
+		rc = pgr_digest_end(d, sum, &len, err);
+	pgr_digest_free(d);
+	(void)r->sys->close(r->sys, fd); /* it was only read */
+	if (rc != PGR_OK)
+		return PGR_ERR;
+	return pgr_manifest_add_file(w, path, size, (int64_t)st.st_mtime, algo, sum, len, err);
+}
+
+/* Those that the server has, too, are the lanes' to sum. */
+int pgr_delta_seed_add_kept(struct pgr_run *r, struct pgr_manifest_writer *w, enum pgr_digest_algo algo,
+			    struct pgr_err *err)
+{
+	const struct pgr_localtree *t = &r->delta.tree;
+
+	for (size_t i = 0; i < t->n; i++)
+		if (is_kept_here(r, &t->entries[i]) && pgr_filelist_find(&r->list, t->entries[i].path) == NULL &&
+		    add_kept_file(r, w, algo, t->entries[i].path, err) != PGR_OK)
+			return PGR_ERR;
+	return PGR_OK;
+}
+
+/* ---- what it came to ---- */
+
+struct amount {
+	uint64_t files, bytes;
+};
+
+static struct amount removed(const struct pgr_run *r)
+{
+	const struct pgr_delta_seed *d = &r->delta;
+	struct amount a = {.files = d->plan.nwal, .bytes = d->plan.removal_bytes + d->plan.wal_bytes};
+
+	for (size_t i = 0; i < d->plan.nremovals; i++) {
+		const struct pgr_local_entry *e = pgr_localtree_find(&d->tree, d->plan.removals[i]);
+
+		a.files += e == NULL || e->type != PGR_LOCAL_DIR;
+	}
+	return a;
+}
+
+static struct amount kept(const struct pgr_run *r)
+{
+	const struct pgr_localtree *t = &r->delta.tree;
+	struct amount a = {0};
+
+	for (size_t i = 0; i < t->n; i++)
+		if (is_kept_here(r, &t->entries[i])) {
+			a.files++;
+			a.bytes += t->entries[i].size;
+		}
+	return a;
+}
+
+void pgr_delta_seed_tell(struct pgr_run *r)
+{
+	struct amount gone;
+	struct pgr_delta_figures f;
+
+	if (!is_delta(r))
+		return;
+	gone = removed(r);
+	if (!compares(r)) {
+		pgr_run_info(r, "everything was copied; %s files were removed before",
+			     pgr_num_grouped(gone.files).text);
+		return;
+	}
+	pgr_lanes_figures(r->lanes, &f);
+	pgr_run_info(r, "compared %s in %s files: %s are the same, %s were fetched; %s files were removed",
+		     pgr_num_bytes(f.compared).text, pgr_num_grouped(f.files_same + f.files_changed).text,
+		     pgr_num_bytes(f.same).text, pgr_num_bytes(f.fetched).text,
+		     pgr_num_grouped(gone.files + f.files_gone).text);
+}
+
+/* ---- the end ---- */
+
+/* Files that did not change may still wait in memory for the disk, since a run that was killed, too. */
+int pgr_delta_seed_sync(struct pgr_run *r, struct pgr_err *err)
+{
+	if (!is_delta(r) || pgr_olddir_kind(r->delta.dir) == PGR_OLDDIR_EMPTY || !r->opts->sync ||
+	    r->opts->sync_method == PGR_SYNC_SYNCFS)
+		return PGR_OK;
+	if (pgr_layout_syncfs(r->layout, err) != PGR_OK)
+		return PGR_ERR;
+	return pgr_localtree_syncfs(&r->delta.tree, r->sys, r->layout, err);
+}
+
+int pgr_delta_seed_settle(struct pgr_run *r, struct pgr_err *err)
+{
+	if (!is_delta(r))
+		return PGR_OK;
+	return pgr_olddir_finish(r->delta.dir, pgr_layout_root(r->layout, 0), r->opts->sync, err);
+}
+
+void pgr_delta_seed_done(struct pgr_run *r)
+{
+	r->delta.begun = false;
+}
+
+void pgr_delta_seed_explain(const struct pgr_run *r, struct pgr_err *err)
+{
+	if (!r->delta.begun)
+		return;
+	if (err->detail[0] == '\0')
+		pgr_err_detail(err, "The data directory \"%s\" is unfinished, and no server can be started in it.",
+			       r->opts->data_dir);
+	if (err->hint[0] == '\0')
+		pgr_err_hint(err, "Run the same command again to go on.");
+}
+
+void pgr_delta_seed_release(struct pgr_run *r)
+{
+	pgr_delta_plan_fini(&r->delta.plan);
+	pgr_localtree_fini(&r->delta.tree);
+	pgr_buf_fini(&r->delta.server_dir);
+	pgr_olddir_free(r->delta.dir);
+	r->delta.dir = NULL;
+}
+
+/* ---- a dry run ---- */
+
+static void print_amount(struct pgr_run *r, const char *what, struct amount a)
+{
+	pgr_run_print(r, "%s: %" PRIu64 " files, %" PRIu64 " bytes", what, a.files, a.bytes);
+}
+
+static void print_paths(struct pgr_run *r)
+{
+	const struct pgr_delta_plan *p = &r->delta.plan;
+	const struct pgr_layout_leftover *leftovers;
+	size_t n;
+
+	if (!r->opts->list_paths)
+		return;
+	for (size_t i = 0; i < p->nremovals; i++)
+		pgr_run_print(r, "delete %s", p->removals[i]);
+	n = pgr_layout_leftovers(r->layout, &leftovers);
+	for (size_t i = 0; i < n; i++)
+		if (!leftovers[i].is_left)
+			pgr_run_print(r, "delete %s", leftovers[i].path);
+	for (size_t i = 0; i < p->n && compares(r); i++)
+		if (p->files[i].action == PGR_DELTA_FETCH)
+			pgr_run_print(r, "make %s", r->list.entries[i].path);
+}
+
+int pgr_delta_seed_dry_run(struct pgr_run *r, struct pgr_err *err)
+{
+	struct pgr_delta_figures f = {0};
+	int rc;
+
+	pgr_run_phase(r, PGR_PHASE_COPY);
+	rc = compares(r) ? pgr_lanes_seed_compare(r, err) : pgr_delta_seed_plan_full(r, NULL, 0, err);
+	if (rc != PGR_OK)
+		return PGR_ERR;
+	pgr_run_report(r, true);
+	print_paths(r);
+	if (compares(r)) {
+		pgr_lanes_figures(r->lanes, &f);
+		print_amount(r, "compared", (struct amount){f.files_same + f.files_changed, f.compared});
+		print_amount(r, "the same", (struct amount){f.files_same, f.same});
+		print_amount(r, "would be fetched", (struct amount){f.files_changed + f.files_new, f.fetched});
+	}
+	print_amount(r, "would be kept", kept(r));
+	print_amount(r, "would be deleted", removed(r));
+	pgr_run_phase(r, PGR_PHASE_DONE);
+	return PGR_OK;
+}
