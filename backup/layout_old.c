@@ -351,17 +351,10 @@ static bool is_server_location(const struct pgr_layout *l, const struct pgr_old_
 {
 	struct stat st;
 
-	for (size_t i = 0; i < l->nspaces; i++) {
-		const struct pgr_space *s = &l->spaces[i];
-
-		if (s->in_place)
-			continue;
-		if (strcmp(s->location, k->target) == 0)
+	for (size_t i = 0; i < l->nspaces; i++)
+		if (!l->spaces[i].in_place && l->sys->fstatat(l->sys, AT_FDCWD, l->spaces[i].location, &st, 0) == 0 &&
+		    st.st_dev == k->dev && st.st_ino == k->ino)
 			return true;
-		if (l->sys->fstatat(l->sys, AT_FDCWD, s->location, &st, 0) == 0 && st.st_dev == k->dev &&
-		    st.st_ino == k->ino)
-			return true;
-	}
 	return false;
 }
 

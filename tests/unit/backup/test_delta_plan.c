@@ -328,6 +328,16 @@ START_TEST(tablespace_version_link)
 }
 END_TEST
 
+/* A directory that has another purpose in this layout, and those that it is in. */
+START_TEST(roots_stay)
+{
+	SERVER("global/");
+	LOCAL("sub/", "sub/xlog/", "sub/xlog/x", "sub/x");
+	make_link(tmp_at(&tree, "data/sub/xlog"), "data/pg_wal");
+	check_plan("global K0\n- sub/x\n");
+}
+END_TEST
+
 /* ---- what is kept ---- */
 
 START_TEST(kept_by_default)
@@ -582,6 +592,34 @@ START_TEST(removes)
 }
 END_TEST
 
+/* The same directory below another root is another one. */
+START_TEST(removes_in_each_tablespace)
+{
+	static const char *const names[] = {"ts", "ts2"};
+
+	LOCAL("pg_tblspc/");
+	for (int i = 0; i < 2; i++) {
+		char path[64];
+
+		snprintf(path, sizeof(path), "%s", names[i]);
+		tmp_mkdir(&tree, path, 0700);
+		snprintf(path, sizeof(path), "%s/" VERSION_DIR, names[i]);
+		tmp_mkdir(&tree, path, 0700);
+		snprintf(path, sizeof(path), "%s/" VERSION_DIR "/stray%d", names[i], i);
+		tmp_write(&tree, path, "x");
+		snprintf(path, sizeof(path), "data/pg_tblspc/%d", 16385 + i);
+		make_link(tmp_at(&tree, names[i]), path);
+	}
+	announce(16385, "@/ts");
+	announce(16386, "@/ts2");
+	SERVER("pg_tblspc/", T85 "/", T85 "/" VERSION_DIR "/", "pg_tblspc/16386/", "pg_tblspc/16386/" VERSION_DIR "/");
+	must(make_plan(pgr_sys_real()));
+	must(pgr_delta_plan_remove(&plan, pgr_sys_real(), layout, NULL, NULL, &err));
+	ck_assert_uint_eq(tmp_entries(tmp_at(&tree, "ts/" VERSION_DIR)), 0);
+	ck_assert_uint_eq(tmp_entries(tmp_at(&tree, "ts2/" VERSION_DIR)), 0);
+}
+END_TEST
+
 START_TEST(remove_stopped)
 {
 	make_many();
@@ -689,6 +727,7 @@ static Suite *delta_plan_suite(void)
 	tcase_add_test(p, tablespaces_version_unknown);
 	tcase_add_test(p, tablespaces_no_list);
 	tcase_add_test(p, tablespace_version_link);
+	tcase_add_test(p, roots_stay);
 	tcase_add_test(p, kept_by_default);
 	tcase_add_test(p, kept_not);
 	tcase_add_test(p, kept_patterns);
@@ -705,6 +744,7 @@ static Suite *delta_plan_suite(void)
 	suite_add_tcase(s, k);
 	tcase_add_checked_fixture(r, setup, teardown);
 	tcase_add_test(r, removes);
+	tcase_add_test(r, removes_in_each_tablespace);
 	tcase_add_test(r, remove_stopped);
 	tcase_add_test(r, remove_follows_no_link);
 	tcase_add_test(r, remove_not_empty);

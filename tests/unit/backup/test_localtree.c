@@ -233,6 +233,17 @@ START_TEST(wal_link)
 }
 END_TEST
 
+/* The layout is going to replace the directory: only what is in its new place is the WAL. */
+START_TEST(wal_to_be_moved)
+{
+	opts.wal_dir = wal_dir;
+	tmp_mkdir(&tree, "data/pg_wal", 0700);
+	tmp_write(&tree, "data/pg_wal/0001", "1234");
+	scan(pgr_sys_real());
+	check_tree("PG_VERSION f3\npg_wal d\n");
+}
+END_TEST
+
 /* What lies within another root is walked once, as itself. */
 START_TEST(wal_inside_data)
 {
@@ -592,6 +603,7 @@ static Suite *localtree_suite(void)
 	tcase_add_test(t, too_deep);
 	tcase_add_test(t, wal_directory);
 	tcase_add_test(t, wal_link);
+	tcase_add_test(t, wal_to_be_moved);
 	tcase_add_test(t, wal_inside_data);
 	tcase_add_test(t, tablespaces);
 	tcase_add_test(t, tablespaces_version_unknown);
