@@ -152,7 +152,9 @@ static void decide_file(struct making *m, const struct pgr_list_entry *e, const 
 {
 	uint64_t both;
 
-	if (is_kept(m, e->path, here)) {
+	/* something else of this name is no file of anybody; what is in it may be kept, and then shows the conflict */
+	if (is_kept(m, e->path, here) &&
+	    (here == NULL || here->type == PGR_LOCAL_FILE || here->type == PGR_LOCAL_LINK)) {
 		*f = (struct pgr_delta_file){PGR_DELTA_KEEP, here != NULL ? here->size : 0};
 		m->out->nkeep++;
 		return;

@@ -19,8 +19,8 @@ struct pgr_sys;
 enum pgr_delta_action {
 	PGR_DELTA_FETCH,   /* there is nothing to compare with: it is made anew and fetched */
 	PGR_DELTA_COMPARE, /* a regular file here: chunks are compared, its size becomes the server's */
-	PGR_DELTA_KEEP,	   /* it stays as it is here: a file mostly, but also whatever else has the name of a kept file,
-			      and what the server has below something that is kept and is no directory here */
+	PGR_DELTA_KEEP,	   /* it stays as it is here: a file or a link of a kept name, and what the server has below
+			      something that is kept and is no directory here */
 };
 
 struct pgr_delta_file {

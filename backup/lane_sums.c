@@ -94,13 +94,20 @@ static int sum_of(struct reader *t, int fd, size_t i, struct pgr_err *err)
 	return rc;
 }
 
+/* A kept file of the server may be none here: another thing has its name, or one that is kept is no directory. */
+static bool is_no_file(const struct pgr_err *err)
+{
+	return err->cls == PGR_E_DATA || err->sys_errno == ENOENT || err->sys_errno == ENOTDIR ||
+	       err->sys_errno == ELOOP;
+}
+
 static int sum_file(struct reader *t, size_t i, struct pgr_err *err)
 {
 	const struct pgr_lane_sums *s = t->run->s;
 	int fd, rc;
 
 	if (pgr_lane_files_open_here(s->files, i, &t->dir, &fd, err) != PGR_OK) {
-		if (pgr_lane_files_in_place(s->files, i) || (err->sys_errno != ENOENT && err->cls != PGR_E_DATA))
+		if (pgr_lane_files_in_place(s->files, i) || !is_no_file(err))
 			return PGR_ERR;
 		pgr_lane_files_leave_out(s->files, i);
 		return PGR_OK;

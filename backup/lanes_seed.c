@@ -261,6 +261,12 @@ static int make_directory(struct pgr_run *r, const char *path, struct pgr_err *e
 	return rc;
 }
 
+/* In a delta; or its place is taken by something that the user keeps. */
+static bool is_there(const struct pgr_run *r, size_t i)
+{
+	return r->delta.plan.n > 0 && r->delta.plan.files[i].action == PGR_DELTA_KEEP;
+}
+
 static int make_directories(struct pgr_run *r, struct pgr_err *err)
 {
 	int wal_root;
@@ -268,7 +274,8 @@ static int make_directories(struct pgr_run *r, struct pgr_err *err)
 	if (pgr_layout_wal_root(r->layout, &wal_root, err) != PGR_OK)
 		return PGR_ERR;
 	for (size_t i = 0; i < r->list.n; i++)
-		if (r->list.entries[i].is_dir && make_directory(r, r->list.entries[i].path, err) != PGR_OK)
+		if (r->list.entries[i].is_dir && !is_there(r, i) &&
+		    make_directory(r, r->list.entries[i].path, err) != PGR_OK)
 			return PGR_ERR;
 	return pgr_layout_link_tablespaces(r->layout, err);
 }

@@ -400,6 +400,17 @@ START_TEST(kept_below_link)
 }
 END_TEST
 
+/* What should be a configuration file is none. */
+START_TEST(kept_is_no_file)
+{
+	SERVER("global/", "pg_hba.conf", "postgresql.conf");
+	LOCAL("pg_hba.conf/", "pg_hba.conf/in");
+	ck_assert_int_eq(mkfifo(tmp_at(&tree, "data/postgresql.conf"), 0600), 0);
+	check_plan("global K0\npg_hba.conf F0\npostgresql.conf F0\n- postgresql.conf\n- pg_hba.conf/in\n"
+		   "- pg_hba.conf\n");
+}
+END_TEST
+
 START_TEST(kept_in_the_way)
 {
 	KEEP("a/x");
@@ -734,6 +745,7 @@ static Suite *delta_plan_suite(void)
 	tcase_add_test(p, kept_deep);
 	tcase_add_test(p, kept_link);
 	tcase_add_test(p, kept_below_link);
+	tcase_add_test(p, kept_is_no_file);
 	tcase_add_test(p, kept_in_the_way);
 	tcase_add_loop_test(p, mounted, 0, sizeof(mounts) / sizeof(mounts[0]));
 	suite_add_tcase(s, p);
