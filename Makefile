@@ -171,7 +171,7 @@ UNIT_TESTS = \
 	backup/test_listing backup/test_localtree backup/test_lowlevel backup/test_manifest \
 	backup/test_olddir backup/test_packer backup/test_pagecheck backup/test_patch backup/test_ratelimit \
 	backup/test_readahead backup/test_recheck \
-	backup/test_recovery_conf backup/test_rowsum backup/test_sql backup/test_stream_check backup/test_tar \
+	backup/test_recovery_conf backup/test_rowsum backup/test_sql backup/test_stream_check backup/test_summary_facts backup/test_tar \
 	backup/test_tar_head backup/test_tar_out \
 	backup/test_upload backup/test_wal_stream backup/test_walsummary \
 	tools/test_connopts tools/test_message tools/test_retry tools/test_signals tools/test_syncnames
