@@ -126,6 +126,7 @@ BACKUP_SRC = \
 	backup/stream_check.c \
 	backup/stream_seed.c \
 	backup/summary_facts.c \
+	backup/summary_seed.c \
 	backup/tar.c \
 	backup/tar_head.c \
 	backup/tar_inject.c \

@@ -175,7 +175,8 @@ static int start_sink(struct pgr_run *r, struct pgr_err *err)
 	size_t count = bytes / BLOCK_BYTES, least = r->jobs + 4;
 	struct pgr_dirsink_opts so = {
 		.writers = r->opts->writers ? r->opts->writers : DEFAULT_WRITERS,
-		.sync = r->opts->sync && r->opts->sync_method == PGR_SYNC_FSYNC,
+		/* a file that takes the place of an old one must be durable before it does */
+		.sync = r->opts->sync && (r->opts->sync_method == PGR_SYNC_FSYNC || r->source == &pgr_summary_seed),
 	};
 
 	least += pgr_tar_seed_blocks(r->opts);
@@ -491,8 +492,9 @@ static void release(struct pgr_run *r)
 {
 	pgr_wal_stream_free(r->wal);
 	pgr_dirsink_free(r->sink);
-	pgr_stream_seed_release(r); /* the sink's writers have looked into it, */
-	pgr_lanes_seed_release(r);  /* or into this */
+	pgr_summary_seed_release(r); /* the sink's writers have looked into it, */
+	pgr_stream_seed_release(r);  /* and into this, */
+	pgr_lanes_seed_release(r);   /* or this */
 	pgr_client_free(r->client);
 	pgr_pool_free(r->pool);
 	pgr_buf_fini(&r->control);

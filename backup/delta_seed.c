@@ -129,14 +129,47 @@ static void announce_full(struct pgr_run *r)
 			    r->opts->data_dir, r->opts->dry_run ? "would be" : "is", r->why_stream);
 }
 
+/* What is wrong with us, or a stop, is no reason to take another way. */
+static bool is_fatal(const struct pgr_err *err)
+{
+	return err->cls == PGR_E_STOPPED || err->cls == PGR_E_NOMEM || err->cls == PGR_E_SYSTEM;
+}
+
+/* PGR_MORE: the source that was chosen before stays. */
+static int try_summaries(struct pgr_run *r, struct pgr_err *err)
+{
+	bool forced = r->opts->delta == PGR_DELTA_SUMMARY;
+
+	if (r->opts->delta == PGR_DELTA_HASH || (!forced && r->opts->jobs > 1))
+		return PGR_MORE;
+	if (!forced && compares(r) && pgr_olddir_kind(r->delta.dir) == PGR_OLDDIR_EMPTY)
+		return PGR_MORE;
+	if (pgr_summary_seed_open(r, err) != PGR_OK) {
+		if (forced || is_fatal(err))
+			return forced ? pgr_err_prefix(err, "--delta=summary cannot be used") : PGR_ERR;
+		pgr_run_info(r, "the server's WAL summaries cannot be used: %s", err->msg);
+		return PGR_MORE;
+	}
+	if (forced || !compares(r) || pgr_summary_seed_is_cheaper(r)) {
+		r->source = &pgr_summary_seed;
+		return PGR_OK;
+	}
+	pgr_run_info(r, "the server's WAL summaries are not used: nearly everything has changed");
+	pgr_summary_seed_release(r);
+	return PGR_MORE;
+}
+
 int pgr_delta_seed_choose(struct pgr_run *r, struct pgr_err *err)
 {
+	int rc;
+
 	if (!is_delta(r))
 		return PGR_OK;
-	if (r->opts->delta == PGR_DELTA_SUMMARY)
-		return pgr_err_set(err, PGR_E_USAGE, "--delta=summary is not supported by this version of pgr");
 	if (r->opts->delta == PGR_DELTA_HASH && !compares(r))
 		return pgr_err_set(err, PGR_E_USAGE, "--delta=hash cannot be used: %s", r->why_stream);
+	rc = try_summaries(r, err);
+	if (rc != PGR_MORE)
+		return rc;
 	if (!compares(r))
 		announce_full(r);
 	return PGR_OK;
@@ -207,6 +240,13 @@ int pgr_delta_seed_check_layout(struct pgr_run *r, struct pgr_err *err)
 	if (r->lowlevel == NULL)
 		ask_server_dir(r);
 	return check_apart(r, NULL, 0, err);
+}
+
+int pgr_delta_seed_look(struct pgr_run *r, const struct pgr_bb_tablespace *list, size_t n, struct pgr_err *err)
+{
+	if (!r->opts->dry_run && check_apart(r, list, n, err) != PGR_OK)
+		return PGR_ERR;
+	return pgr_localtree_scan(&r->delta.tree, r->sys, r->layout, err);
 }
 
 int pgr_delta_seed_plan_compare(struct pgr_run *r, struct pgr_err *err)
@@ -291,7 +331,11 @@ static void warn_of_leftovers(struct pgr_run *r)
 int pgr_delta_seed_take_over(struct pgr_run *r, struct pgr_err *err)
 {
 	struct pgr_delta_seed *d = &r->delta;
-	struct pgr_olddir_state state = {.major = r->version / 10000};
+	struct pgr_olddir_state state = {
+		.major = r->version / 10000,
+		.server_tli = r->start_tli,
+		.whole = r->source == &pgr_summary_seed,
+	};
 
 	if (!is_delta(r))
 		return PGR_OK;
@@ -435,7 +479,7 @@ void pgr_delta_seed_tell(struct pgr_run *r)
 	struct amount gone;
 	struct pgr_delta_figures f;
 
-	if (!is_delta(r))
+	if (!is_delta(r) || r->source == &pgr_summary_seed) /* which tells itself */
 		return;
 	gone = removed(r);
 	if (!compares(r)) {
@@ -527,6 +571,8 @@ int pgr_delta_seed_dry_run(struct pgr_run *r, struct pgr_err *err)
 	int rc;
 
 	pgr_run_phase(r, PGR_PHASE_COPY);
+	if (r->source == &pgr_summary_seed)
+		return pgr_summary_seed_look(r, err);
 	rc = compares(r) ? pgr_lanes_seed_compare(r, err) : pgr_delta_seed_plan_full(r, NULL, 0, err);
 	if (rc != PGR_OK)
 		return PGR_ERR;

@@ -43,7 +43,8 @@ int pgr_delta_seed_check_server(struct pgr_run *r, struct pgr_err *err) PGR_MUST
 /* Whether it goes on with what an unfinished run has left. */
 bool pgr_delta_seed_goes_on(const struct pgr_run *r);
 
-/* After a source was chosen: whether it is one that the options allow.  A full copy is announced here. */
+/* After a source was chosen: whether it is one that the options allow; takes the WAL summaries instead where these can
+ * be used and are cheaper.  A full copy is announced here. */
 int pgr_delta_seed_choose(struct pgr_run *r, struct pgr_err *err) PGR_MUST_USE;
 
 /* A source that compares cannot be used after all; *err says why, and stays when that ends the run.  PGR_OK: a full
@@ -65,6 +66,11 @@ int pgr_delta_seed_check_layout(struct pgr_run *r, struct pgr_err *err) PGR_MUST
 int pgr_delta_seed_plan_compare(struct pgr_run *r, struct pgr_err *err) PGR_MUST_USE;
 int pgr_delta_seed_plan_full(struct pgr_run *r, const struct pgr_bb_tablespace *list, size_t n,
 			     struct pgr_err *err) PGR_MUST_USE;
+
+/* For a source that finds out only at its end what there is to remove: checks the directories and looks at what is
+ * here. */
+int pgr_delta_seed_look(struct pgr_run *r, const struct pgr_bb_tablespace *list, size_t n,
+			struct pgr_err *err) PGR_MUST_USE;
 
 /* The first change; then removes what the plan removes.  Before the WAL stream starts: the plan knows old segments by
  * names that it may be about to use. */

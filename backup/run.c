@@ -72,7 +72,7 @@ void pgr_run_report(struct pgr_run *r, bool force)
 		return;
 	r->progress_at_ms = now;
 	if (r->bb != NULL)
-		r->progress.done_bytes = pgr_bbstream_progress_bytes(r->bb);
+		r->progress.done_bytes = pgr_bbstream_progress_bytes(r->bb) + r->spared_bytes;
 	else if (r->lanes != NULL)
 		r->progress.done_bytes = pgr_lanes_bytes(r->lanes);
 	r->opts->progress(r->opts->arg, &r->progress);

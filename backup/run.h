@@ -30,6 +30,7 @@ struct pgr_pagecheck;
 struct pgr_pool;
 struct pgr_source;
 struct pgr_stream_check;
+struct pgr_summary;
 struct pgr_wal_stream;
 
 struct pgr_run;
@@ -50,7 +51,8 @@ struct pgr_seed_source {
 
 extern const struct pgr_seed_source pgr_stream_seed;
 extern const struct pgr_seed_source pgr_lanes_seed;
-extern const struct pgr_seed_source pgr_tar_seed; /* one BASE_BACKUP, kept as archives */
+extern const struct pgr_seed_source pgr_summary_seed; /* one BASE_BACKUP, as far as possible of increments */
+extern const struct pgr_seed_source pgr_tar_seed;     /* one BASE_BACKUP, kept as archives */
 
 /* Zeroed parts are valid for the release. */
 struct pgr_run {
@@ -84,6 +86,10 @@ struct pgr_run {
 	struct pgr_bbstream *bb;
 	struct pgr_stream_check *check; /* NULL without a manifest */
 
+	/* the summary source */
+	struct pgr_summary *summary;
+	uint64_t spared_bytes; /* of the server's sizes, that need not come */
+
 	/* the lanes source */
 	unsigned jobs;	/* lanes */
 	uint64_t rate;	/* bytes a second; 0: not limited */
@@ -110,6 +116,17 @@ int pgr_run_connect(struct pgr_run *r, struct pgr_err *err) PGR_MUST_USE;
  */
 int pgr_lanes_seed_open(struct pgr_run *r, struct pgr_err *err) PGR_MUST_USE;
 
+/*
+ * The same for the server's WAL summaries, for the directory that r->delta.dir has; PGR_E_USAGE: they cannot be relied
+ * upon, the message says why.  After a failure another source may be used.  An empty directory is copied as a whole,
+ * but such that a run that goes on after an interruption can build upon it.
+ */
+int pgr_summary_seed_open(struct pgr_run *r, struct pgr_err *err) PGR_MUST_USE;
+/* After that: whether this is at least as cheap as comparing everything. */
+bool pgr_summary_seed_is_cheaper(const struct pgr_run *r);
+/* For a dry run, in place of the source's steps: says what the summaries name. */
+int pgr_summary_seed_look(struct pgr_run *r, struct pgr_err *err) PGR_MUST_USE;
+
 /* What the sources that read one BASE_BACKUP share. */
 struct pgr_base_backup_cmd pgr_stream_seed_command(const struct pgr_run *r);
 enum pgr_digest_algo pgr_stream_seed_digest(const struct pgr_run *r); /* of the server's manifest */
@@ -128,6 +145,7 @@ int pgr_lanes_seed_compare(struct pgr_run *r, struct pgr_err *err) PGR_MUST_USE;
 /* Ends what a source still holds; NULLs are allowed. */
 void pgr_stream_seed_release(struct pgr_run *r);
 void pgr_lanes_seed_release(struct pgr_run *r);
+void pgr_summary_seed_release(struct pgr_run *r);
 
 /* Telling the tool. */
 void pgr_run_info(struct pgr_run *r, const char *fmt, ...) PGR_PRINTF(2, 3); /* what -v prints */

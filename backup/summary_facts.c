@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backup/bbstream.h"
+#include "backup/listing.h"
 #include "backup/sql.h"
 #include "common/num.h"
 
@@ -129,4 +131,53 @@ int pgr_summary_facts_summarized(struct pgr_client *sql, pgr_tli tli, pgr_lsn le
 	*out = cell_lsn(r, 0, &end) && end > least ? end : least;
 	pgr_result_free(r);
 	return PGR_OK;
+}
+
+static int take_space(struct pgr_bb_tablespace *t, const struct pgr_result *r, unsigned row, struct pgr_err *err)
+{
+	size_t len;
+	const char *oid = pgr_result_cell(r, row, 0, &len), *location = pgr_result_cell(r, row, 1, NULL);
+
+	t->size_kb = -1;
+	if (oid == NULL || location == NULL || !pgr_num_u32(oid, len, &t->oid) || t->oid == 0 || location[0] == '\0')
+		return pgr_err_set(err, PGR_E_PROTOCOL,
+				   "the server's answer to the question about its tablespaces makes no sense");
+	t->location = strdup(location);
+	return t->location != NULL ? PGR_OK : pgr_err_nomem(err);
+}
+
+static int take_spaces(struct pgr_bb_tablespace *list, const struct pgr_result *r, struct pgr_err *err)
+{
+	unsigned n = pgr_result_rows(r);
+
+	for (unsigned i = 0; i < n; i++)
+		if (take_space(&list[i], r, i, err) != PGR_OK)
+			return PGR_ERR;
+	list[n].size_kb = -1;
+	list[n].location = strdup("");
+	return list[n].location != NULL ? PGR_OK : pgr_err_nomem(err);
+}
+
+/* 1663 and 1664 are pg_default and pg_global. */
+int pgr_summary_facts_spaces(struct pgr_client *sql, struct pgr_bb_tablespace **list, size_t *n, struct pgr_err *err)
+{
+	struct pgr_result *r;
+	int rc;
+
+	*list = NULL;
+	*n = 0;
+	if (pgr_sql_query(sql, &r, err,
+			  "SELECT oid, pg_tablespace_location(oid) FROM pg_tablespace WHERE oid NOT IN (1663, 1664)"
+			  " ORDER BY oid") != PGR_OK)
+		return PGR_ERR;
+	*n = (size_t)pgr_result_rows(r) + 1;
+	*list = calloc(*n, sizeof(**list));
+	rc = *list != NULL ? take_spaces(*list, r, err) : pgr_err_nomem(err);
+	pgr_result_free(r);
+	if (rc != PGR_OK) {
+		pgr_listing_tablespaces_free(*list, *list != NULL ? *n : 0);
+		*list = NULL;
+		*n = 0;
+	}
+	return rc;
 }

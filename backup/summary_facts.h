@@ -13,6 +13,8 @@
 #include "proto/client.h"
 #include "receiver/history.h"
 
+struct pgr_bb_tablespace;
+
 /* Valid when zeroed. */
 struct pgr_summary_facts {
 	bool summarize_wal;
@@ -40,6 +42,13 @@ void pgr_summary_facts_server(const struct pgr_summary_facts *f, int version, co
 /* The history of a timeline; the first one has none but itself. */
 int pgr_summary_facts_history(struct pgr_client *repl, pgr_tli tli, struct pgr_history *out,
 			      struct pgr_err *err) PGR_MUST_USE;
+
+/*
+ * The tablespaces as BASE_BACKUP will list them (the data directory last); freed with pgr_listing_tablespaces_free.
+ * (pgr_listing_tablespaces reads directories, which not every role may.)
+ */
+int pgr_summary_facts_spaces(struct pgr_client *sql, struct pgr_bb_tablespace **list, size_t *n,
+			     struct pgr_err *err) PGR_MUST_USE;
 
 /* Up to where there are summaries on this timeline; `least` when there are none beyond it. */
 int pgr_summary_facts_summarized(struct pgr_client *sql, pgr_tli tli, pgr_lsn least, pgr_lsn *out,

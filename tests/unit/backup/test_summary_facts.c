@@ -2,6 +2,8 @@
 #include <check.h>
 #include <string.h>
 
+#include "backup/bbstream.h"
+#include "backup/listing.h"
 #include "backup/summary_facts.h"
 #include "tests/support/sqlscript.h"
 
@@ -145,6 +147,31 @@ START_TEST(test_summarized)
 }
 END_TEST
 
+START_TEST(test_spaces)
+{
+	static const char *const cells[] = {"16385", "/srv/ts", "16390", "pg_tblspc/16390"};
+	static const char *const odd_cells[][2] = {
+		{"x", "/srv"}, {"0", "/srv"}, {"16385", NULL}, {"16385", ""}, {NULL, "/srv"}};
+	struct pgr_bb_tablespace *list;
+	size_t n;
+
+	sqls_rows(&sql, 2, 2, cells);
+	ck_assert_msg(pgr_summary_facts_spaces(sql.c, &list, &n, &sql.err) == PGR_OK, "%s", sql.err.msg);
+	ck_assert_uint_eq(n, 3);
+	ck_assert_uint_eq(list[0].oid, 16385);
+	ck_assert_str_eq(list[1].location, "pg_tblspc/16390");
+	ck_assert_uint_eq(list[2].oid, 0);
+	ck_assert_str_eq(list[2].location, "");
+	pgr_listing_tablespaces_free(list, n);
+	for (size_t i = 0; i < sizeof(odd_cells) / sizeof(odd_cells[0]); i++) {
+		sqls_rows(&sql, 2, 1, odd_cells[i]);
+		ck_assert_int_eq(pgr_summary_facts_spaces(sql.c, &list, &n, &sql.err), PGR_ERR);
+		sqls_check_err(&sql.err, PGR_E_PROTOCOL, "makes no sense");
+		ck_assert_ptr_null(list);
+	}
+}
+END_TEST
+
 static Suite *suite(void)
 {
 	Suite *s = suite_create("summary_facts");
@@ -156,6 +183,7 @@ static Suite *suite(void)
 	tcase_add_test(t, test_other_cluster);
 	tcase_add_test(t, test_refused);
 	tcase_add_test(t, test_first_timeline);
+	tcase_add_test(t, test_spaces);
 	tcase_add_test(t, test_summarized);
 	suite_add_tcase(s, t);
 	return s;
