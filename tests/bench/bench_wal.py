@@ -39,7 +39,7 @@ def parse(argv):
     harness.arguments(p, "results-wal.json")
     p.add_argument("--rounds", type=int, help="(default 5)")
     p.add_argument("--gb", type=float, help="WAL to catch up with (default 2)")
-    p.add_argument("--seconds", type=int, help="of commits, for each number of clients (default 15)")
+    p.add_argument("--seconds", type=int, help="of commits, for each number of clients (default 8)")
     p.add_argument("--clients", default="1,8,64", help="numbers of clients (default 1,8,64)")
     p.add_argument("--beside", type=float, metavar="MB", default=24,
                    help="WAL that is written beside the commits, MB a second (default 24)")
@@ -49,7 +49,7 @@ def parse(argv):
                    help="2 rounds, 0.5 GB, 5 seconds, 100000 files, where not said otherwise")
     args = p.parse_args(argv)
     args.clients = [int(n) for n in args.clients.split(",")]
-    harness.usual_or_quick(args, ("rounds", 5, 2), ("gb", 2.0, 0.5), ("seconds", 15, 5),
+    harness.usual_or_quick(args, ("rounds", 5, 2), ("gb", 2.0, 0.5), ("seconds", 8, 5),
                            ("files", 1_000_000, 100_000))
     return args
 

@@ -140,6 +140,8 @@ class Start:
             if not cold:
                 raise meter.Failed("only root can empty the kernel's caches")
             machine.forget()
+        else:
+            machine.warm_names(archive.path)
         # The program itself is in the cache, the archive (when cold) is not.
         self._bench.place.call([program, "--version"])
         machine.settle(archive.path)
