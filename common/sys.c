@@ -91,6 +91,11 @@ static int real_fstat(SELF, int fd, struct stat *st)
 	return fstat(fd, st);
 }
 
+static int real_fstatvfs(SELF, int fd, struct statvfs *st)
+{
+	return fstatvfs(fd, st);
+}
+
 static int real_fstatat(SELF, int dirfd, const char *path, struct stat *st, int flags)
 {
 	return fstatat(dirfd, path, st, flags);
@@ -203,6 +208,7 @@ const struct pgr_sys *pgr_sys_real(void)
 		.fallocate = real_fallocate,
 		.flock = real_flock,
 		.fstat = real_fstat,
+		.fstatvfs = real_fstatvfs,
 		.fstatat = real_fstatat,
 		.statx = real_statx,
 		.fchmod = real_fchmod,

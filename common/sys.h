@@ -17,6 +17,7 @@
 #include <stdint.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/types.h>
 #include <sys/uio.h>
 
@@ -37,6 +38,7 @@ struct pgr_sys {
 	int (*fallocate)(const struct pgr_sys *, int fd, int mode, off_t off, off_t len);
 	int (*flock)(const struct pgr_sys *, int fd, int operation);
 	int (*fstat)(const struct pgr_sys *, int fd, struct stat *st);
+	int (*fstatvfs)(const struct pgr_sys *, int fd, struct statvfs *st);
 	int (*fstatat)(const struct pgr_sys *, int dirfd, const char *path, struct stat *st, int flags);
 	int (*statx)(const struct pgr_sys *, int dirfd, const char *path, int flags, unsigned mask, struct statx *st);
 	int (*fchmod)(const struct pgr_sys *, int fd, mode_t mode);

@@ -84,7 +84,8 @@ struct pgr_receiver {
 	pgr_lsn reported;	/* as flushed */
 	pgr_lsn owed;		/* somebody waits to hear that this is flushed */
 	pgr_lsn asked;		/* a sync was asked for up to here */
-	int64_t asked_ms;	/* then */
+	int64_t asked_ms;	/* then, or when the last segment was finished */
+	int64_t unasked_ms;	/* since then something is written that none was asked for; PGR_NO_DEADLINE: nothing */
 	pgr_lsn wal_end;	/* where the server's WAL ends, says the last message */
 
 	/* the first page of each segment */
@@ -146,8 +147,8 @@ int64_t pgr_rx_sync_due_ms(const struct pgr_receiver *r);
 /* Asks for it when that has come. */
 int pgr_rx_sync_if_due(struct pgr_receiver *r, struct pgr_err *err) PGR_MUST_USE;
 
-/* The same in a stream that never pauses. */
-int pgr_rx_sync_if_late(struct pgr_receiver *r, struct pgr_err *err) PGR_MUST_USE;
+/* WAL was written.  In a stream that never pauses a sync is asked for here. */
+int pgr_rx_wrote(struct pgr_receiver *r, struct pgr_err *err) PGR_MUST_USE;
 
 /* A keepalive that asks for a reply. */
 int pgr_rx_answer(struct pgr_receiver *r, struct pgr_err *err) PGR_MUST_USE;

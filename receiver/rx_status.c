@@ -9,8 +9,17 @@
  */
 #define SYNC_BURST_BYTES (2u * 1024 * 1024)
 
-/* While the server is a segment and more ahead, syncs are asked for so often: the segments' own syncs do nearly all. */
-#define CATCHUP_SYNC_MS 50
+/* While the server is a segment and more ahead, the segments' own syncs do: none is asked for but where one takes long.
+ */
+#define CATCHUP_SYNC_MS 200
+
+/*
+ * The server sends what it has flushed at a time in messages of at most 128 KiB, and each says where all of that ends
+ * (XLogSendPhysical in src/backend/replication/walsender.c).  A sync that begins between two of them is one too many:
+ * the commit that is waited for stands in the last one.  On a slow line, where the rest takes longer than this, the
+ * commits that are here already do not wait for it.
+ */
+#define REST_WAIT_MS 2
 
 void pgr_rx_status_init(struct pgr_receiver *r)
 {
@@ -20,6 +29,7 @@ void pgr_rx_status_init(struct pgr_receiver *r)
 	r->owed = PGR_LSN_INVALID;
 	r->asked = pgr_rx_position(r);
 	r->asked_ms = pgr_rx_now_ms(r);
+	r->unasked_ms = PGR_NO_DEADLINE;
 	r->wal_end = PGR_LSN_INVALID;
 }
 
@@ -62,7 +72,10 @@ static bool tell_finished_segments(struct pgr_receiver *r)
 		r->told += r->segment_bytes;
 		pgr_rx_say(r, 0, "finished segment at %" PGR_LSN_FMT " (timeline %u)", PGR_LSN_ARG(r->told), r->tli);
 	}
-	return r->told != before;
+	if (r->told == before)
+		return false;
+	r->asked_ms = pgr_rx_now_ms(r);
+	return true;
 }
 
 int pgr_rx_progress(struct pgr_receiver *r, struct pgr_err *err)
@@ -107,6 +120,7 @@ static int ask_sync(struct pgr_receiver *r, struct pgr_err *err)
 {
 	r->asked = pgr_rx_position(r);
 	r->asked_ms = pgr_rx_now_ms(r);
+	r->unasked_ms = PGR_NO_DEADLINE;
 	return pgr_walstore_request_sync(r->store, err);
 }
 
@@ -122,13 +136,23 @@ int64_t pgr_rx_sync_due_ms(const struct pgr_receiver *r)
 		return PGR_NO_DEADLINE;
 	if (r->wal_end > pos && r->wal_end - pos >= r->segment_bytes)
 		return r->asked_ms + CATCHUP_SYNC_MS;
+	if (r->wal_end > pos && r->unasked_ms != PGR_NO_DEADLINE)
+		return r->unasked_ms + REST_WAIT_MS;
 	return pgr_rx_now_ms(r);
 }
 
-int pgr_rx_sync_if_late(struct pgr_receiver *r, struct pgr_err *err)
+static bool is_sync_due(const struct pgr_receiver *r)
 {
-	if (!r->synchronous || pgr_rx_position(r) - r->asked < SYNC_BURST_BYTES ||
-	    pgr_rx_now_ms(r) < pgr_rx_sync_due_ms(r))
+	int64_t due = pgr_rx_sync_due_ms(r);
+
+	return due != PGR_NO_DEADLINE && pgr_rx_now_ms(r) >= due;
+}
+
+int pgr_rx_wrote(struct pgr_receiver *r, struct pgr_err *err)
+{
+	if (r->unasked_ms == PGR_NO_DEADLINE)
+		r->unasked_ms = pgr_rx_now_ms(r);
+	if (pgr_rx_position(r) - r->asked < SYNC_BURST_BYTES || !is_sync_due(r))
 		return PGR_OK;
 	return ask_sync(r, err);
 }
@@ -137,9 +161,7 @@ int pgr_rx_sync_if_late(struct pgr_receiver *r, struct pgr_err *err)
  */
 int pgr_rx_sync_if_due(struct pgr_receiver *r, struct pgr_err *err)
 {
-	int64_t due = pgr_rx_sync_due_ms(r);
-
-	if (due == PGR_NO_DEADLINE || pgr_rx_now_ms(r) < due)
+	if (!is_sync_due(r))
 		return PGR_OK;
 	if (ask_sync(r, err) != PGR_OK)
 		return PGR_ERR;

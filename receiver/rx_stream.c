@@ -61,6 +61,13 @@ static bool may_wait_for_space(const struct pgr_receiver *r, const struct pgr_er
 	return r->wait_for_space && is_disk_full(err) && !pgr_walstore_is_failed(r->store);
 }
 
+static void say_full(struct pgr_receiver *r, const struct pgr_err *err)
+{
+	bool more = err->detail[0] != '\0';
+
+	pgr_rx_say(r, 1, "%s%s%s%s; waiting for space", err->msg, more ? " (" : "", err->detail, more ? ")" : "");
+}
+
 /* A segment that cannot be allocated leaves the store as it was before the segment: trying again is safe. */
 static int write_wal(struct pgr_receiver *r, struct pgr_span wal, struct pgr_err *err)
 {
@@ -73,12 +80,13 @@ static int write_wal(struct pgr_receiver *r, struct pgr_span wal, struct pgr_err
 		int rc = pgr_walstore_write(r->store, at, wal.p + done, wal.len - done, err);
 
 		pgr_rx_publish(r);
+		if (rc != PGR_ERR && told)
+			pgr_rx_say(r, 1, "there is space again");
 		if (rc == PGR_OK || (rc == PGR_ERR && !may_wait_for_space(r, err)))
 			return rc;
-		if (rc == PGR_ERR && !told) {
-			pgr_rx_say(r, 1, "%s; waiting for space", err->msg);
-			told = true;
-		}
+		if (rc == PGR_ERR && !told)
+			say_full(r, err);
+		told = rc == PGR_ERR;
 		rc = rc == PGR_MORE ? pause_for_room(r, err) : pause_for_space(r, err);
 		if (rc != PGR_OK)
 			return rc == PGR_MORE ? PGR_OK : PGR_ERR;
@@ -89,7 +97,7 @@ static int take_wal(struct pgr_receiver *r, struct pgr_span wal, struct pgr_err 
 {
 	if (pgr_rx_check_pages(r, pgr_rx_position(r), wal, err) != PGR_OK || write_wal(r, wal, err) != PGR_OK)
 		return PGR_ERR;
-	return pgr_rx_sync_if_late(r, err);
+	return pgr_rx_wrote(r, err);
 }
 
 /* ---- messages ---- */

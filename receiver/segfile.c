@@ -29,6 +29,18 @@ static void set_name(struct pgr_segfile *f, const char *name)
 	snprintf(f->name, sizeof(f->name), "%s", name);
 }
 
+/* Somebody will have to make room. */
+static int cannot_allocate(const struct pgr_waldir *d, const struct pgr_segfile *f, struct pgr_err *err)
+{
+	struct statvfs st;
+
+	pgr_err_sys(err, errno, "could not allocate %u bytes for write-ahead log file \"%s/%s\"", d->segment_bytes,
+		    d->dir, f->name);
+	if (err->sys_errno == ENOSPC && d->sys->fstatvfs(d->sys, f->fd, &st) == 0)
+		pgr_err_detail(err, "%llu bytes are free", (unsigned long long)st.f_bavail * st.f_frsize);
+	return PGR_ERR;
+}
+
 static int allocate(const struct pgr_waldir *d, const struct pgr_segfile *f, struct pgr_err *err)
 {
 	int rc;
@@ -38,10 +50,7 @@ static int allocate(const struct pgr_waldir *d, const struct pgr_segfile *f, str
 	while (rc != 0 && errno == EINTR);
 	if (rc != 0 && (errno == EOPNOTSUPP || errno == ENOSYS))
 		rc = d->sys->ftruncate(d->sys, f->fd, d->segment_bytes);
-	if (rc != 0)
-		return pgr_err_sys(err, errno, "could not allocate %u bytes for write-ahead log file \"%s/%s\"",
-				   d->segment_bytes, d->dir, f->name);
-	return PGR_OK;
+	return rc == 0 ? PGR_OK : cannot_allocate(d, f, err);
 }
 
 static int open_file(const struct pgr_waldir *d, const char *name, int flags, struct pgr_segfile *f,

@@ -19,13 +19,12 @@ struct segment {
 enum ahead {
 	AHEAD_NONE,
 	AHEAD_MADE,   /* it has its space */
-	AHEAD_READY,  /* durably */
 	AHEAD_FAILED, /* not again before the next segment: then the owner tries, and meets the reason */
 };
 
 /*
  * - segs[0..n) in the order of the WAL; all but the last are complete.
- * - busy: the syncer works without the lock on copies of the first segments or on what is made ahead; only it takes
+ * - busy: the syncer works without the lock on copies of the first segments or makes a file ahead; only it takes
  *   segments away, so that what the owner adds meanwhile stands behind them.
  * - requested, synced <= written; synced only changes under lock.
  */
@@ -50,7 +49,7 @@ struct pgr_syncer {
 	size_t n;
 	pgr_lsn requested;
 	enum ahead ahead;
-	struct pgr_segfile ahead_file; /* the syncer's while busy */
+	struct pgr_segfile ahead_file; /* with AHEAD_MADE */
 	struct pgr_err failed;	       /* with has_failed */
 	bool told;		       /* the owner knows of it */
 	void (*wake)(void *arg);
@@ -84,7 +83,7 @@ static bool is_due(const struct pgr_syncer *s)
 
 static bool is_ahead_due(const struct pgr_syncer *s)
 {
-	return !atomic_load(&s->has_failed) && is_open(s) && (s->ahead == AHEAD_NONE || s->ahead == AHEAD_MADE);
+	return !atomic_load(&s->has_failed) && is_open(s) && s->ahead == AHEAD_NONE;
 }
 
 static void tell(struct pgr_syncer *s)
@@ -209,26 +208,23 @@ static void run_round(struct pgr_syncer *s)
 }
 
 /*
- * One step at a time, so that a request does not have to wait for more than one sync.  Its entry in the directory is
- * not synced: it is going to be renamed, and that has to be synced anyway.
+ * Neither the file nor its entry in the directory is synced: nothing is lost with it.  The first sync of what is
+ * written to it makes its size durable as well, and its renaming has to be synced anyway; one more here would only be
+ * one more that a commit may have to wait for.
  */
 static void make_ahead(struct pgr_syncer *s)
 {
-	struct pgr_segfile f = s->ahead_file;
-	bool make = s->ahead == AHEAD_NONE;
+	struct pgr_segfile f;
 	struct pgr_err ignored; /* if the reason is still there when the file is needed, the owner will meet it */
 	int rc;
 
 	s->busy = true;
 	pthread_mutex_unlock(&s->lock);
-	rc = make ? pgr_segfile_create(s->dir, PGR_SEGFILE_AHEAD, &f, &ignored)
-		  : pgr_segfile_sync(s->dir, &f, &ignored);
-	if (rc != PGR_OK && !make)
-		pgr_segfile_remove(s->dir, &f);
+	rc = pgr_segfile_create(s->dir, PGR_SEGFILE_AHEAD, &f, &ignored);
 	pthread_mutex_lock(&s->lock);
 	s->busy = false;
 	s->ahead_file = f;
-	s->ahead = rc != PGR_OK ? AHEAD_FAILED : make ? AHEAD_MADE : AHEAD_READY;
+	s->ahead = rc == PGR_OK ? AHEAD_MADE : AHEAD_FAILED;
 	pthread_cond_broadcast(&s->done);
 }
 
@@ -381,13 +377,13 @@ bool pgr_syncer_has_room(struct pgr_syncer *s)
 	return room;
 }
 
-/* While it is worked on it counts as not there: making another one is quicker than to wait. */
+/* While it is being made it counts as not there: making another one is quicker than to wait. */
 int pgr_syncer_take_ahead(struct pgr_syncer *s, struct pgr_segfile *f)
 {
 	int rc = PGR_MORE;
 
 	pthread_mutex_lock(&s->lock);
-	if (!s->busy && (s->ahead == AHEAD_MADE || s->ahead == AHEAD_READY)) {
+	if (s->ahead == AHEAD_MADE) {
 		*f = s->ahead_file;
 		s->ahead = AHEAD_NONE;
 		s->ahead_file.fd = -1;
@@ -402,7 +398,7 @@ void pgr_syncer_drop_ahead(struct pgr_syncer *s)
 	pthread_mutex_lock(&s->lock);
 	while (s->busy)
 		pthread_cond_wait(&s->done, &s->lock);
-	if (s->ahead == AHEAD_MADE || s->ahead == AHEAD_READY)
+	if (s->ahead == AHEAD_MADE)
 		pgr_segfile_remove(s->dir, &s->ahead_file);
 	s->ahead = AHEAD_NONE;
 	pthread_mutex_unlock(&s->lock);

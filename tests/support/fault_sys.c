@@ -174,6 +174,13 @@ static int fault_fstat(const struct pgr_sys *sys, int fd, struct stat *st)
 	return fails(f, "fstat", NULL) ? -1 : f->real->fstat(f->real, fd, st);
 }
 
+static int fault_fstatvfs(const struct pgr_sys *sys, int fd, struct statvfs *st)
+{
+	struct pgr_fault_sys *f = fault_of(sys);
+
+	return fails(f, "fstatvfs", NULL) ? -1 : f->real->fstatvfs(f->real, fd, st);
+}
+
 static int fault_fstatat(const struct pgr_sys *sys, int dirfd, const char *path, struct stat *st, int flags)
 {
 	struct pgr_fault_sys *f = fault_of(sys);
@@ -338,6 +345,7 @@ static const struct pgr_sys fault_calls = {
 	.fallocate = fault_fallocate,
 	.flock = fault_flock,
 	.fstat = fault_fstat,
+	.fstatvfs = fault_fstatvfs,
 	.fstatat = fault_fstatat,
 	.statx = fault_statx,
 	.fchmod = fault_fchmod,

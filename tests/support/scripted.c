@@ -13,13 +13,13 @@
 
 #define HANG_MS 5000 /* a wait that nothing can end */
 
-enum step_kind { STEP_SEND, STEP_EXPECT, STEP_EOF, STEP_RESET };
+enum step_kind { STEP_SEND, STEP_EXPECT, STEP_PAUSE, STEP_EOF, STEP_RESET };
 
 struct step {
 	enum step_kind kind;
 	char type;	    /* EXPECT */
 	struct pgr_buf buf; /* SEND */
-	size_t done;	    /* SEND: bytes that were read */
+	size_t done;	    /* SEND: bytes that were read; PAUSE: waits that were in vain */
 	struct step *next;
 };
 
@@ -118,6 +118,8 @@ static bool happened(struct pgr_scripted *s)
 		return s->first->done == s->first->buf.len;
 	case STEP_EXPECT:
 		return use_up(s, s->first->type);
+	case STEP_PAUSE:
+		return s->first->done > 0;
 	default:
 		return false;
 	}
@@ -128,7 +130,9 @@ static struct step *now(struct pgr_scripted *s)
 {
 	while (s->first != NULL && happened(s))
 		drop_first(s);
-	return s->first != NULL && s->first->kind != STEP_EXPECT ? s->first : NULL;
+	if (s->first == NULL || s->first->kind == STEP_EXPECT || s->first->kind == STEP_PAUSE)
+		return NULL;
+	return s->first;
 }
 
 void pgr_scripted_send(struct pgr_scripted *s, const void *p, size_t len)
@@ -145,6 +149,11 @@ void pgr_scripted_send_buf(struct pgr_scripted *s, struct pgr_buf *b)
 void pgr_scripted_expect(struct pgr_scripted *s, char type)
 {
 	add(s, STEP_EXPECT)->type = type;
+}
+
+void pgr_scripted_pause(struct pgr_scripted *s)
+{
+	add(s, STEP_PAUSE);
 }
 
 void pgr_scripted_eof(struct pgr_scripted *s)
@@ -284,6 +293,8 @@ static int scripted_wait(struct pgr_transport *t, unsigned want, int wake_fd, in
 		*got |= PGR_WAIT_WAKE;
 	if (!forever && wait_ms(deadline) == 0)
 		*got |= PGR_WAIT_TIMEOUT;
+	if (*got == PGR_WAIT_TIMEOUT && s->first != NULL && s->first->kind == STEP_PAUSE)
+		s->first->done++;
 	if (*got == 0 && rc == 0 && forever)
 		return pgr_err_set(err, PGR_E_PROTOCOL, "scripted server: the client waits for what will not come");
 	return PGR_OK;

@@ -29,6 +29,8 @@ void pgr_scripted_send_buf(struct pgr_scripted *s, struct pgr_buf *b);
 /* The server waits until the client has sent, since the last expectation, at least one whole message of this type ('Q',
  * 'd', 'c', 'X'): an expectation uses up everything to the end of the first such message. */
 void pgr_scripted_expect(struct pgr_scripted *s, char type);
+/* The server says nothing until the client has waited up to a deadline in vain. */
+void pgr_scripted_pause(struct pgr_scripted *s);
 /* The connection ends. */
 void pgr_scripted_eof(struct pgr_scripted *s);
 /* A read fails with PGR_E_NETWORK (ECONNRESET). */

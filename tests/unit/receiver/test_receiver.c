@@ -42,6 +42,7 @@ struct fixture {
 	struct full_sys full;
 	struct pgr_sys other;
 	unsigned reads;
+	int64_t stands_at;
 	int bad_offset;	  /* of a wrong byte in the header of a segment's first page; -1: none */
 	pgr_lsn bad_from; /* in segments from here on */
 
@@ -261,7 +262,7 @@ static uint8_t wal_byte(pgr_lsn lsn)
 	return (uint8_t)((lsn * UINT64_C(0x9E3779B97F4A7C15)) >> 56);
 }
 
-static void put_wal(struct pgr_buf *b, pgr_lsn lsn, size_t len)
+static void put_wal_of(struct pgr_buf *b, pgr_lsn lsn, size_t len, pgr_lsn end)
 {
 	struct pgr_buf body = {0};
 	uint8_t *wal = malloc(len + 1);
@@ -269,18 +270,29 @@ static void put_wal(struct pgr_buf *b, pgr_lsn lsn, size_t len)
 	ck_assert_ptr_nonnull(wal);
 	for (size_t i = 0; i < len; i++)
 		wal[i] = wal_byte(lsn + i);
-	pgr_msg_wal(&body, lsn, lsn + len, wal, len);
+	pgr_msg_wal(&body, lsn, end, wal, len);
 	pgr_msg_copy_data(b, body.data, body.len);
 	pgr_buf_fini(&body);
 	free(wal);
 }
 
-static void s_wal(pgr_lsn lsn, size_t len)
+static void put_wal(struct pgr_buf *b, pgr_lsn lsn, size_t len)
+{
+	put_wal_of(b, lsn, len, lsn + len);
+}
+
+/* The server's WAL goes on to `end`. */
+static void s_wal_of(pgr_lsn lsn, size_t len, pgr_lsn end)
 {
 	struct pgr_buf b = {0};
 
-	put_wal(&b, lsn, len);
+	put_wal_of(&b, lsn, len, end);
 	pgr_scripted_send_buf(fx.server, &b);
+}
+
+static void s_wal(pgr_lsn lsn, size_t len)
+{
+	s_wal_of(lsn, len, lsn + len);
 }
 
 static void s_keepalive(pgr_lsn end, int reply)
@@ -831,6 +843,157 @@ START_TEST(group_commit)
 	check_status(2, START + 4000, START + 4000, false);
 	/* begin: the directory; then the file and the directory, then the file twice */
 	ck_assert_uint_eq(fx.fault.fsyncs, 5);
+}
+END_TEST
+
+/* A clock that stands where it was looked at first. */
+static int64_t standing_ms(const struct pgr_sys *sys)
+{
+	(void)sys;
+	if (fx.stands_at == 0)
+		fx.stands_at = pgr_sys_real()->mono_ms(pgr_sys_real());
+	return fx.stands_at;
+}
+
+static void set_clock(int64_t (*mono_ms)(const struct pgr_sys *sys))
+{
+	fx.other = *pgr_sys_real();
+	fx.other.mono_ms = mono_ms;
+	fx.sys = &fx.other;
+}
+
+static void begin_synchronous(size_t chunk)
+{
+	fx.opts.synchronous = fx.opts.report_flush = true;
+	fx.opts.status_interval_ms = 0;
+	connect_server(chunk);
+	s_begin();
+}
+
+/*
+ * What the server has flushed at a time comes in several messages, and one of them in pieces: one sync serves it, as
+ * long as the rest comes soon.  How soon: never, by this clock.
+ */
+START_TEST(rest_is_waited_for)
+{
+	struct pgr_buf b = {0};
+	size_t half;
+
+	set_clock(standing_ms);
+	fx.opts.stop_at = START + 5000;
+	begin_synchronous(0);
+	s_wal_of(START, 1000, START + 3000);
+	pgr_scripted_pause(fx.server);
+	put_wal_of(&b, START + 1000, 2000, START + 3000);
+	half = b.len / 2;
+	pgr_scripted_send(fx.server, b.data, half);
+	pgr_scripted_pause(fx.server);
+	pgr_scripted_send(fx.server, b.data + half, b.len - half);
+	pgr_buf_fini(&b);
+	pgr_scripted_expect(fx.server, 'd');
+	/* a keepalive that does not ask says that there is no more than we have */
+	s_wal_of(START + 3000, 1000, START + 4500);
+	pgr_scripted_pause(fx.server);
+	s_keepalive(START + 4000, 0);
+	pgr_scripted_expect(fx.server, 'd');
+	s_wal(START + 4000, 1000);
+	s_stopped();
+	run_to(PGR_RECV_STOPPED);
+	ck_assert_uint_eq(count_sent('d'), 3);
+	check_status(0, START + 3000, START + 3000, false);
+	check_status(1, START + 4000, START + 4000, false);
+	check_status(2, START + 5000, START + 5000, false);
+}
+END_TEST
+
+/* Whatever a server says of its WAL's end: what has come does not wait for what does not. */
+START_TEST(rest_does_not_come)
+{
+	static const pgr_lsn ends[] = {START + 1001, START + SEG, START + SEG + 999, START + SEG + 1000, UINT64_MAX, 1};
+	struct status st;
+
+	fx.opts.stop_at = START + 2000;
+	begin_synchronous(0);
+	s_wal_of(START, 1000, ends[_i]);
+	pgr_scripted_expect(fx.server, 'd');
+	s_wal(START + 1000, 1000);
+	s_stopped();
+	run_to(PGR_RECV_STOPPED);
+	ck_assert(get_status(0, &st));
+	ck_assert_uint_eq(st.write, START + 1000);
+	ck_assert(was_flush_reported(START + 2000));
+}
+END_TEST
+
+/* Time goes on with the WAL: 150 ms a segment. */
+static int64_t wal_ms(const struct pgr_sys *sys)
+{
+	return standing_ms(sys) + (int64_t)((pgr_receiver_received(fx.r) - START) * 150 / SEG);
+}
+
+/* Far behind the server, the segments' own syncs are enough. */
+START_TEST(catching_up)
+{
+	set_clock(wal_ms);
+	begin_synchronous(0);
+	for (unsigned i = 0; i < 6; i++) {
+		s_wal_of(START + i * (SEG / 2), SEG / 2, START + 100 * SEG);
+		pgr_scripted_pause(fx.server);
+	}
+	s_complete("COPY 0");
+	pgr_scripted_eof(fx.server);
+	run_to(PGR_RECV_SERVER_CLOSED);
+	ck_assert_uint_eq(count_sent('d'), 3);
+	for (unsigned i = 0; i < 3; i++)
+		check_status(i, START + (i + 1) * SEG, START + (i + 1) * SEG, false);
+}
+END_TEST
+
+/* But for a segment that takes long. */
+START_TEST(catching_up_slowly)
+{
+	begin_synchronous(0);
+	s_wal_of(START, SEG / 2, START + 100 * SEG);
+	pgr_scripted_expect(fx.server, 'd');
+	s_complete("COPY 0");
+	pgr_scripted_eof(fx.server);
+	run_to(PGR_RECV_SERVER_CLOSED);
+	check_status(0, START + SEG / 2, START + SEG / 2, false);
+}
+END_TEST
+
+/* All of a message that goes beyond the end of a segment is reported without another one. */
+START_TEST(message_across_segments)
+{
+	begin_synchronous(0);
+	s_wal(START, SEG - 72);
+	pgr_scripted_expect(fx.server, 'd');
+	s_wal(START + SEG - 72, 172);
+	pgr_scripted_expect(fx.server, 'd'); /* the segment */
+	pgr_scripted_expect(fx.server, 'd'); /* what is behind it */
+	s_complete("COPY 0");
+	pgr_scripted_eof(fx.server);
+	run_to(PGR_RECV_SERVER_CLOSED);
+	ck_assert_uint_eq(count_sent('d'), 3);
+	check_status(0, START + SEG - 72, START + SEG - 72, false);
+	check_status(1, START + SEG + 100, START + SEG, false);
+	check_status(2, START + SEG + 100, START + SEG + 100, false);
+}
+END_TEST
+
+/* Who asks is not told to wait. */
+START_TEST(asked_before_the_rest)
+{
+	set_clock(standing_ms);
+	fx.opts.stop_at = START + 2000;
+	begin_synchronous(0);
+	s_wal_of(START, 1000, START + 2000);
+	s_keepalive(START + 2000, 1);
+	pgr_scripted_expect(fx.server, 'd');
+	s_wal(START + 1000, 1000);
+	s_stopped();
+	run_to(PGR_RECV_STOPPED);
+	check_status(0, START + 1000, START + 1000, false);
 }
 END_TEST
 
@@ -1472,13 +1635,6 @@ static int64_t early_ms(const struct pgr_sys *sys)
 	return pgr_sys_real()->mono_ms(pgr_sys_real()) - 9990;
 }
 
-static void set_clock(int64_t (*mono_ms)(const struct pgr_sys *sys))
-{
-	fx.other = *pgr_sys_real();
-	fx.other.mono_ms = mono_ms;
-	fx.sys = &fx.other;
-}
-
 START_TEST(stop_and_silence)
 {
 	set_clock(early_ms);
@@ -1606,7 +1762,8 @@ START_TEST(disk_full)
 		check_status(i, START + SEG, START + SEG, false);
 	check_file(SEG3, START, SEG);
 	check_file(SEG4 ".partial", START + SEG, 1000);
-	ck_assert_ptr_nonnull(strstr(fx.log, "No space left on device; waiting for space\n"));
+	ck_assert_ptr_nonnull(strstr(fx.log, "No space left on device ("));
+	ck_assert_ptr_nonnull(strstr(fx.log, " bytes are free); waiting for space\n1 there is space again\n"));
 }
 END_TEST
 
@@ -1856,11 +2013,10 @@ START_TEST(requests_merge)
 	run_to(PGR_RECV_SERVER_CLOSED);
 	for (unsigned i = 0; i < 4; i++)
 		check_status(i, START + (i + 1) * 1000, START, false);
-	/* when the first sync was that of the file made ahead, there is no second one of the segment */
 	for (unsigned i = 4; get_status(i, &st); i++)
 		ck_assert(st.write == START + 4000 && (st.flush == START + 1000 || st.flush == START + 4000));
 	ck_assert_uint_ge(count_sent('d'), 5);
-	ck_assert_uint_le(gate.syncs, 3);
+	ck_assert_uint_le(gate.syncs, 2);
 	ck_assert(!exists("xlogtemp.pgr"));
 }
 END_TEST
@@ -1907,7 +2063,7 @@ START_TEST(failure_behind_the_stream)
 	ck_assert_ptr_null(strstr(fx.err.msg, "after an earlier error"));
 	ck_assert(pgr_walstore_is_failed(fx.store));
 	ck_assert(!was_flush_reported(START + 1000));
-	ck_assert_uint_le(gate.syncs, 2); /* and that of the file made ahead */
+	ck_assert_uint_eq(gate.syncs, 1);
 }
 END_TEST
 
@@ -1933,6 +2089,75 @@ START_TEST(no_space_ahead)
 	ck_assert(!pgr_walstore_is_failed(fx.store));
 	ck_assert(!exists("xlogtemp.pgr"));
 	check_file(SEG3 ".partial", START, SEG - 1);
+}
+END_TEST
+
+/* Of what is done with the name of the file that is made ahead, so many calls fail. */
+static struct {
+	struct pgr_sys sys;
+	int errnum;
+	bool opening;
+	atomic_int fd, failed;
+} bad_ahead;
+
+static int ahead_fails(void)
+{
+	bad_ahead.failed++;
+	errno = bad_ahead.errnum;
+	return -1;
+}
+
+static int ahead_openat(const struct pgr_sys *sys, int dirfd, const char *name, int flags, mode_t mode)
+{
+	bool is = strcmp(name, "xlogtemp.pgr") == 0;
+	int fd;
+
+	(void)sys;
+	if (is && bad_ahead.opening)
+		return ahead_fails();
+	fd = openat(dirfd, name, flags, mode);
+	if (is)
+		bad_ahead.fd = fd;
+	else if (fd == bad_ahead.fd)
+		bad_ahead.fd = -1;
+	return fd;
+}
+
+static int ahead_fallocate(const struct pgr_sys *sys, int fd, int mode, off_t off, off_t len)
+{
+	(void)sys;
+	if (fd == bad_ahead.fd)
+		return ahead_fails();
+	return fallocate(fd, mode, off, len);
+}
+
+/* Whatever is wrong with the file that is made ahead: it is not used, and each segment has one of its own. */
+START_TEST(ahead_cannot_be_made)
+{
+	char name[64];
+
+	bad_ahead.sys = *pgr_sys_real();
+	bad_ahead.fd = -1;
+	bad_ahead.errnum = _i % 2 == 0 ? EIO : ENOSPC;
+	bad_ahead.opening = _i >= 2;
+	bad_ahead.failed = 0;
+	bad_ahead.sys.openat = ahead_openat;
+	bad_ahead.sys.fallocate = ahead_fallocate;
+	fx.sys = &bad_ahead.sys;
+	fx.opts.stop_at = START + 3 * SEG + 100;
+	begin_synchronous(0);
+	for (unsigned i = 0; i < 25; i++) {
+		s_wal(START + i * 131072, 131072);
+		pgr_scripted_expect(fx.server, 'd');
+	}
+	s_stopped();
+	run_to(PGR_RECV_STOPPED);
+	ck_assert_int_gt(bad_ahead.failed, 0);
+	for (unsigned i = 0; i < 3; i++) {
+		snprintf(name, sizeof(name), "00000001%016X", 3 + i);
+		check_file(name, START + i * SEG, SEG);
+	}
+	ck_assert(!exists("xlogtemp.pgr"));
 }
 END_TEST
 
@@ -1977,6 +2202,12 @@ int main(void)
 	tcase_add_test(tc, stop_at_ahead);
 	tcase_add_test(tc, woken_for_later);
 	tcase_add_loop_test(tc, group_commit, 0, 2);
+	tcase_add_test(tc, rest_is_waited_for);
+	tcase_add_loop_test(tc, rest_does_not_come, 0, 6);
+	tcase_add_test(tc, asked_before_the_rest);
+	tcase_add_test(tc, catching_up);
+	tcase_add_test(tc, catching_up_slowly);
+	tcase_add_test(tc, message_across_segments);
 	tcase_add_test(tc, endless_burst);
 	tcase_add_test(tc, status_interval);
 	tcase_add_test(tc, no_status_interval);
@@ -2039,9 +2270,11 @@ int main(void)
 	tcase_add_test(thread, every_call_fails_once);
 	tcase_add_test(thread, keepalive_is_answered_at_once);
 	tcase_add_test(thread, requests_merge);
+	tcase_add_loop_test(thread, rest_does_not_come, 0, 6);
 	tcase_add_loop_test(thread, slow_disk, 0, 4);
 	tcase_add_test(thread, failure_behind_the_stream);
 	tcase_add_test(thread, no_space_ahead);
+	tcase_add_loop_test(thread, ahead_cannot_be_made, 0, 4);
 	suite_add_tcase(s, thread);
 	tcase_set_timeout(quick, 30);
 	tcase_add_checked_fixture(quick, setup, teardown);
