@@ -141,6 +141,7 @@ BACKUP_SRC = \
 	backup/wipe.c
 
 TOOLS_SRC = \
+	tools/backoff.c \
 	tools/basebackup_options.c \
 	tools/connopts.c \
 	tools/message.c \
@@ -175,7 +176,7 @@ UNIT_TESTS = \
 	backup/test_recovery_conf backup/test_rowsum backup/test_sql backup/test_stream_check backup/test_summary_facts backup/test_tar \
 	backup/test_tar_head backup/test_tar_out \
 	backup/test_upload backup/test_wal_stream backup/test_walsummary \
-	tools/test_connopts tools/test_message tools/test_retry tools/test_signals tools/test_syncnames
+	tools/test_backoff tools/test_connopts tools/test_message tools/test_retry tools/test_signals tools/test_syncnames
 
 FUZZ_TARGETS = fuzz_copydata fuzz_history fuzz_manifest fuzz_session fuzz_tar fuzz_walcheck
 
@@ -305,7 +306,7 @@ check-matrix: ## the integration tests on every major from 10 to 18 (fetches the
 	@tests/support/install-deps.sh matrix
 	@tests/support/fetch-servers.sh
 	@$(MAKE) --no-print-directory all relay showcontrol powercut
-	PGR_MAJORS="10 11 12 13 14 15 16 17 18" $(PYTEST) -m every_major tests/integration
+	PGR_MAJORS="10 11 12 13 14 15 16 17 18" $(PYTEST) -m "every_major and not long" tests/integration
 
 demo: ## seed a standby from a throw-away primary and receive its WAL
 	@tests/support/install-deps.sh demo
@@ -322,7 +323,7 @@ bench-delta: ## compare --delta with full copies and rsync, into docs/BENCHMARKS
 	@$(MAKE) --no-print-directory all relay
 	@/usr/bin/python3 tests/bench/bench_delta.py $(BENCH_OPTIONS)
 
-bench-wal: ## compare with pg_receivewal, into docs/BENCHMARKS-WAL.md (about an hour and a half, on a quiet machine)
+bench-wal: ## compare with pg_receivewal, into docs/BENCHMARKS-WAL.md (about 45 minutes, on a quiet machine)
 	@tests/support/install-deps.sh check
 	@$(MAKE) --no-print-directory all rawrecv powercut
 	@/usr/bin/python3 tests/bench/bench_wal.py $(BENCH_OPTIONS)

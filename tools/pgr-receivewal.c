@@ -23,6 +23,7 @@
 #include "receiver/receiver.h"
 #include "receiver/walpack.h"
 #include "receiver/walstore.h"
+#include "tools/backoff.h"
 #include "tools/connopts.h"
 #include "tools/message.h"
 #include "tools/receive.h"
@@ -34,8 +35,6 @@
 
 #define PACK_PATIENCE_MS  10000 /* a clean stop waits so long for segments to be compressed */
 #define PACK_RETRY_MS	  10000
-#define BACKOFF_FIRST_MS  1000
-#define BACKOFF_MAX_MS	  30000
 #define BACKOFF_STABLE_MS 10000 /* a stream that lived so long was a good one: the next waits begin small again */
 
 /* ---- signals ---- */
@@ -138,6 +137,12 @@ static int check_version(int server_version, struct pgr_err *err)
 				   "versions newer than %s",
 				   text, PGR_COMPAT_VERSION);
 	return PGR_OK;
+}
+
+/* It holds WAL from now on, not only from the first connection that uses it. */
+static int ensure_slot(struct pgr_receive *r, struct pgr_err *err)
+{
+	return r->opt->ensure_slot ? pgr_client_create_slot(r->client, r->opt->slot, false, true, true, err) : PGR_OK;
 }
 
 /* The same host name may lead to another server by now: a copy of its own, or one that was set up anew. */
@@ -278,14 +283,17 @@ static int prepare_receiver(struct pgr_receive *r, struct pgr_err *err)
 
 static int stream_once(struct pgr_receive *r, enum pgr_receiver_end *how, int64_t *lived_ms, struct pgr_err *err)
 {
+	bool again = r->client == NULL;
 	int64_t began;
 	int rc;
 
 	*lived_ms = 0;
 	r->trouble = PGR_NO_TROUBLE;
-	if (r->client == NULL && reconnect(r, err) != PGR_OK)
+	if (again && reconnect(r, err) != PGR_OK)
 		return PGR_ERR;
-	if (prepare_receiver(r, err) != PGR_OK || pgr_receive_check_timeline(r, err) != PGR_OK ||
+	if (prepare_receiver(r, err) != PGR_OK || pgr_receive_check_timeline(r, err) != PGR_OK)
+		return PGR_ERR;
+	if ((again && ensure_slot(r, err) != PGR_OK) || /* a standby that was promoted does not have it */
 	    pgr_syncnames_warn(r->client, &r->msg, r->opt->synchronous, r->opt->slot != NULL, err) != PGR_OK)
 		return PGR_ERR;
 	if (!set_streaming(r, true))
@@ -343,17 +351,13 @@ static int exit_code(const struct pgr_receive *r)
 	return r->trouble == PGR_NO_TROUBLE || strcmp(r->msg.progname, "pg_receivewal") == 0 ? 1 : (int)r->trouble;
 }
 
-/* 1 s, 2 s, 4 s ... 30 s, each a quarter more or less, so that many receivers do not come back in step. */
 static int backoff_ms(unsigned failures)
 {
-	int base = BACKOFF_MAX_MS;
 	uint16_t dice = 0;
 
-	if (failures < 5)
-		base = BACKOFF_FIRST_MS << failures;
 	if (getrandom(&dice, sizeof(dice), GRND_NONBLOCK) != (ssize_t)sizeof(dice))
 		dice = UINT16_MAX / 2;
-	return base - base / 4 + (int)((int64_t)base * dice / (2 * UINT16_MAX));
+	return pgr_backoff_ms(failures, dice);
 }
 
 /* Ends early when the stop latch is set. */
@@ -379,7 +383,7 @@ static bool try_again(struct pgr_receive *r, int64_t lived_ms, unsigned *failure
 	if (lived_ms >= BACKOFF_STABLE_MS)
 		*failures = 0;
 	ms = backoff_ms(*failures);
-	*failures += *failures < 5;
+	*failures += *failures < PGR_BACKOFF_MAX;
 	pgr_say_info(&r->msg, "disconnected; waiting %d seconds to try again", ms < 1500 ? 1 : (ms + 500) / 1000);
 	wait_ms(r, ms);
 	return true;
@@ -434,8 +438,7 @@ static int begin(struct pgr_receive *r, struct pgr_err *err)
 		return create_or_drop_slot(r, err);
 	if (check_version(pgr_client_version(r->client), err) != PGR_OK)
 		return PGR_ERR;
-	/* it holds WAL from now on, not only from the first connection that uses it */
-	if (r->opt->ensure_slot && pgr_client_create_slot(r->client, r->opt->slot, false, true, true, err) != PGR_OK)
+	if (ensure_slot(r, err) != PGR_OK)
 		return PGR_ERR;
 	return pgr_client_wal_segment_size(r->client, &r->segment_bytes, err);
 }

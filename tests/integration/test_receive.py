@@ -156,6 +156,74 @@ def test_several_promotions_while_it_was_off(source, run, tmp):
     assert wal.histories(tmp) == [f"0000000{i}.history" for i in (2, 3, 4)]
 
 
+def follower(pg, source, of, clusters, run, path):
+    """A standby of `of`, which follows `source` itself or through others."""
+    run.basebackup("-D", path, "-R", "-c", "fast", *of.address())
+    standby = start_standby(clusters, pg, path, of)
+    standby.wait_replayed(source.lsn())
+    return standby
+
+
+def bulk(server, name):
+    """Ends segments without pg_switch_wal: a cascading server may send what follows a switch before it has it."""
+    server.sql(f"CREATE TABLE {name} AS SELECT g, md5(g::text) FROM generate_series(1, 50000) g")
+
+
+def test_several_promotions_while_it_runs(pg, source, clusters, run, tmp):
+    """Down a chain of standbys, in one stream: timelines 1, 2 and 3."""
+    received = os.path.join(tmp, "wal")
+    source.place.give(os.mkdir(received) or received)
+    first = follower(pg, source, source, clusters, run, os.path.join(tmp, "first"))
+    second = follower(pg, source, first, clusters, run, os.path.join(tmp, "second"))
+    receiver = run.start_receivewal("-D", received, "-v", *second.address())
+    sender = second.sender_pid("streaming")
+    bulk(source, "one")
+    wait_until(lambda: wal.complete(received), "a segment is complete")
+    source.stop()
+    first.promote()
+    bulk(first, "two")
+    wait_until(lambda: any(n.startswith("00000002") for n in wal.complete(received)), "timeline 2 has arrived")
+    first.stop()
+    second.promote()
+    new_segments(second, received, 3)
+    assert second.sender_pid("streaming") == sender
+    stop(receiver)
+    names = wal.assert_received(received, second)
+    assert wal.histories(received) == ["00000002.history", "00000003.history"]
+    assert {n[:8] for n in names} == {"00000001", "00000002", "00000003"}
+
+
+@pytest.mark.parametrize("options", [[], ["--synchronous", "-S", "mine", "--ensure-slot"]], ids=["plain", "slot"])
+def test_follows_to_another_host(pg, source, clusters, run, tmp, options):
+    """Two hosts in the connection string, and the primary is the one that is wanted."""
+    if pg.major < 10:
+        pytest.skip("target_session_attrs needs SHOW")
+    received = os.path.join(tmp, "wal")
+    source.place.give(os.mkdir(received) or received)
+    standby = follower(pg, source, source, clusters, run, os.path.join(tmp, "copy"))
+    both = f"host=127.0.0.1,127.0.0.1 port={standby.port},{source.port} user=postgres target_session_attrs=read-write"
+    receiver = run.start_receivewal("-D", received, "-v", *options, "-d", both)
+    wait_until(lambda: len(source.senders()) == 2, "it streams from the primary")
+    assert not standby.senders()
+    new_segments(source, received, 2)
+    end = source.lsn()
+    standby.wait_replayed(end)
+    source.kill()
+    receiver.wait_for_text("disconnected; waiting")
+    standby.promote()
+    wait_until(standby.senders, "it streams from the other server")
+    new_segments(standby, received, 2)
+    end = standby.lsn()
+    wait_until(lambda: standby.sql(f"SELECT write_lsn >= '{end}' FROM pg_stat_replication") == "t", "all has arrived")
+    if options:
+        wait_flushed(standby, end)
+        assert standby.slots() == ["mine"]
+    stop(receiver)
+    names = wal.assert_received(received, standby, end)
+    assert {n[:8] for n in names} == {"00000001", "00000002"}
+    assert wal.histories(received) == ["00000002.history"]
+
+
 def test_promoted_server_restarts_with_the_receiver_on(source, run, tmp):
     """A new timeline behind a lost connection."""
     receiver = run.start_receivewal("-D", tmp, *source.address())
@@ -170,7 +238,7 @@ def test_promoted_server_restarts_with_the_receiver_on(source, run, tmp):
     assert any(n.startswith("00000002") for n in wal.complete(tmp))
 
 
-@pytest.mark.parametrize("megabytes", [16, 64])
+@pytest.mark.parametrize("megabytes", [2, 16, 64])
 def test_segment_sizes(pg, clusters, run, tmp, megabytes):
     if pg.major < 11 and megabytes != 16:
         pytest.skip("initdb --wal-segsize came with 11")
@@ -183,6 +251,55 @@ def test_segment_sizes(pg, clusters, run, tmp, megabytes):
     stop(receiver)
     names = wal.assert_received(tmp, server)
     assert {os.path.getsize(os.path.join(tmp, n)) for n in names} == {megabytes << 20}
+
+
+def crossing(pg, clusters, megabytes, first, **settings):
+    """A server whose WAL begins with the segment `first`, given as timeline 1's two other numbers."""
+    server = clusters.create(pg, initdb=wal_segsize(pg, megabytes), **settings)
+    segment = f"00000001{first}"
+    server.place.call([pg.program("pg_resetwal"), "-l", segment, "-D", server.data])
+    server.keep_wal()
+    server.start()
+    assert server.sql("SELECT pg_walfile_name(pg_current_wal_insert_lsn())") >= segment
+    return server
+
+
+# Two segments before the last one of each log file: what begins there goes over its end.
+WRAPS = [(1, "0000000000000FFE"), (1, "7FFFFFFE00000FFE"), (16, "00000000000000FE"), (4, "FFFF0000000003FE")]
+
+
+@pytest.mark.parametrize("megabytes, first", WRAPS)
+def test_high_word_of_the_position_wraps(pg, clusters, run, tmp, megabytes, first):
+    """And a restart behind it, or at it, goes on."""
+    if pg.major < 11 and megabytes != 16:
+        pytest.skip("initdb --wal-segsize came with 11")
+    server = crossing(pg, clusters, megabytes, first)
+    for _ in range(2):
+        receiver = run.start_receivewal("-D", tmp, *server.address())
+        wait_until(server.senders, "it streams")
+        new_segments(server, tmp, 2)
+        stop(receiver)
+        wait_until(lambda: not server.senders(), "the server has noticed")
+    names = wal.assert_received(tmp, server)
+    assert len({n[8:16] for n in names}) == 2, names
+
+
+@pytest.mark.long
+def test_segments_of_a_gigabyte(pg, clusters, run, tmp):
+    """The largest there are, over the end of the high word, of which they are a quarter each."""
+    if pg.major < 12:
+        pytest.skip("wal_init_zero came with 12")
+    server = crossing(pg, clusters, 1024, "0000000000000003", wal_init_zero="off", min_wal_size="'2GB'",
+                      max_wal_size="'4GB'")
+    receiver = run.start_receivewal("-D", tmp, "--synchronous", *server.address())
+    wait_until(server.senders, "it streams")
+    new_segments(server, tmp, 1)
+    end = server.lsn()
+    wait_flushed(server, end)
+    stop(receiver)
+    names = wal.assert_received(tmp, server, end)
+    assert {os.path.getsize(os.path.join(tmp, n)) for n in names} == {1 << 30}
+    assert {n[8:16] for n in names + wal.partial(tmp)} == {"00000000", "00000001"}
 
 
 def test_synchronous_standby(source, run, tmp):

@@ -1,6 +1,7 @@
 """pgr-receivewal's options and errors, on one server."""
 
 import os
+import re
 import signal
 import stat
 
@@ -201,6 +202,30 @@ def test_disk_is_full_for_a_while(source, run, small_disk):
         receiver = run.start_receivewal(*arguments)
     wait_until(lambda: max(wal.complete(disk)) > kept, "it goes on")
     stop_at_once(receiver)
+    assert re.search(r"could not allocate 1048576 bytes for .* \(\d+ bytes are free\); waiting for space", receiver.err)
+    assert "there is space again" in receiver.err
+    wal.assert_received(disk, source)
+
+
+def test_killed_while_the_disk_is_full(source, run, small_disk):
+    """Nothing half-written is left that a later start would stumble over, with and without space."""
+    disk = small_disk(4)
+    arguments = ["-D", disk, "-S", "archive", *source.address()]
+    source.sql("SELECT pg_create_physical_replication_slot('archive', true)")
+    for _ in range(2):
+        receiver = run.start_receivewal(*arguments)
+        wait_until(source.senders, "it streams")
+        segments(source, 8)
+        receiver.wait_for_text("No space left")
+        receiver.end()
+        wait_until(lambda: source.sql("SELECT active FROM pg_replication_slots") == "f", "the slot is free")
+        wal.assert_received(disk, source, source.sql("SELECT restart_lsn FROM pg_replication_slots"))
+    kept = max(wal.complete(disk))
+    for name in wal.complete(disk)[:-1]:
+        os.unlink(os.path.join(disk, name))
+    receiver = run.start_receivewal(*arguments)
+    wait_until(lambda: max(wal.complete(disk)) > kept, "it goes on")
+    stop_at_once(receiver)
     wal.assert_received(disk, source)
 
 
@@ -220,6 +245,17 @@ def test_loops_while_the_server_is_away(source, run, tmp):
     source.stop()
     receiver.wait_for_text("disconnected; waiting")
     stop_at_once(receiver)
+
+
+def test_waits_longer_and_longer(source, run, tmp):
+    """1, 2, 4 seconds, a quarter more or less."""
+    receiver = run.start_receivewal("-D", tmp, *source.address())
+    wait_until(source.senders, "it streams")
+    source.stop()
+    wait_until(lambda: receiver.err.count("disconnected; waiting") == 3, "it has tried three times")
+    stop_at_once(receiver)
+    waits = [int(n) for n in re.findall(r"waiting (\d+) seconds to try again", receiver.err)]
+    assert waits[0] == 1 and 2 <= waits[1] <= 3 and 3 <= waits[2] <= 5, waits
 
 
 def test_administrator_ends_it(source, run, tmp):
@@ -339,6 +375,41 @@ def test_slot_was_invalidated(pg, clusters, run, tmp):
     before = os.listdir(tmp)
     ended_with(run.start_receivewal("-D", tmp, "-S", "mine", "--give-up=2", *server.address()), 3, "waiting")
     assert os.listdir(tmp) == before
+
+
+def test_wal_is_removed_while_it_is_away(pg, clusters, run, tmp):
+    """It tries for as long as it was told, since the WAL may come back, and then says why it ends."""
+    least = "'2MB'" if pg.major >= 11 else "'32MB'"
+    server = clusters.create(pg, initdb=wal_segsize(pg, 1), min_wal_size=least, max_wal_size=least).start()
+    receiver = run.start_receivewal("-D", tmp, "--give-up=2", *server.address())
+    wait_until(server.senders, "it streams")
+    segments(server, 2)
+    wait_until(lambda: wal.complete(tmp), "a segment is there")
+    receiver.signal(signal.SIGSTOP)
+    server.sql(f"SELECT pg_terminate_backend({server.sender_pid('streaming')})")
+    wait_until(lambda: not server.senders(), "the connection is gone")
+    for _ in range(6):
+        segments(server, 3)
+        server.sql("CHECKPOINT")
+    receiver.signal(signal.SIGCONT)
+    ended_with(receiver, 3, "disconnected; waiting", "has already been removed", "a new base backup")
+
+
+def test_another_cluster_answers_at_the_same_address(pg, source, clusters, run, tmp):
+    """Whatever it sends, nothing of it gets into the directory."""
+    receiver = run.start_receivewal("-D", tmp, *source.address())
+    wait_until(source.senders, "it streams")
+    segments(source, 2)
+    wait_until(lambda: wal.complete(tmp), "a segment is there")
+    other = clusters.create(pg, initdb=wal_segsize(pg, 1) + ["--no-sync"])
+    other.port = source.port
+    source.stop()
+    other.start()
+    segments(other, 3)
+    ended_with(receiver, 4, "the server's system identifier is", "directory of its own")
+    other.stop()
+    source.start()
+    wal.assert_received(tmp, source)
 
 
 @pytest.fixture
