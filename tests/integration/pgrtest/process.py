@@ -1,6 +1,7 @@
 """A program that runs, in the background or to its end."""
 
 import os
+import select
 import signal
 import subprocess
 
@@ -8,7 +9,11 @@ from .place import PATIENCE, wait_until
 
 
 class Process:
-    """A program in a session of its own, so that its children can be found when it is gone."""
+    """A program in a session of its own, so that its children can be found when it is gone.
+
+    Until end() nobody waits for it in the kernel's sense: so long its number is nobody else's, and what is killed by
+    that number is its own.
+    """
 
     def __init__(self, place, argv, env=None, prefix=(), cwd=None, stdin=""):
         self.argv = [str(a) for a in argv]
@@ -33,26 +38,39 @@ class Process:
 
     @property
     def returncode(self):
-        return self.popen.poll()
+        """None while it runs; negative: the signal that ended it."""
+        if self.popen.returncode is not None:
+            return self.popen.returncode
+        found = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if found is None:
+            return None
+        return found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
 
     def running(self):
-        return self.popen.poll() is None
+        return self.returncode is None
 
     def signal(self, number):
-        self.popen.send_signal(number)
+        if self.running():
+            os.kill(self.pid, number)
 
     def wait(self, patience=None):
-        """The exit code (negative: the signal that ended it).  A program that hangs is killed and reported."""
-        try:
-            self.popen.wait(patience or PATIENCE)
-        except subprocess.TimeoutExpired:
+        """The exit code.  A program that hangs is killed and reported."""
+        if self.running() and not self._ends_within(patience or PATIENCE):
             self.end()
-            raise AssertionError(f"did not end: {self}") from None
-        return self.popen.returncode
+            raise AssertionError(f"did not end: {self}")
+        return self.returncode
+
+    def _ends_within(self, seconds):
+        fd = os.pidfd_open(self.pid)
+        try:
+            return bool(select.select([fd], [], [], seconds)[0])
+        finally:
+            os.close(fd)
 
     def end(self):
-        """Kills what is left of it."""
-        self.popen.poll()
+        """Kills what is left of it, once."""
+        if self.popen.returncode is not None:
+            return
         for pid in [self.pid] + self.children():
             try:
                 os.kill(pid, signal.SIGKILL)
