@@ -10,8 +10,8 @@
 #include "common/crc32c.h"
 #include "common/sys.h"
 
-/* What is read at once, where chunks are not larger: it should be in the processor's cache still when it is hashed. */
-#define STEP_BYTES ((uint64_t)256 * 1024)
+/* What is read at once: past the page cache nothing is read ahead, and a distant disk needs large reads. */
+#define STEP_BYTES ((uint64_t)PGR_LANE_ROW_MAX)
 
 /* From this size on a file is read past the page cache: see docs/ARCHITECTURE.md. */
 #define DIRECT_BYTES ((uint64_t)128 * 1024)
@@ -175,7 +175,7 @@ static int hash_step(struct pgr_lane_local *l, struct under_way *u, uint64_t off
 static int hash_piece(struct pgr_lane_local *l, const struct pgr_lane_piece *p, struct pgr_err *err)
 {
 	struct under_way u = {.p = p};
-	uint64_t step = p->row > STEP_BYTES ? p->row : STEP_BYTES / p->row * p->row;
+	uint64_t step = STEP_BYTES / p->row * p->row;
 	size_t len, got;
 
 	if (open_file(l, p->file, err) != PGR_OK ||
