@@ -495,6 +495,18 @@ static void return_place(struct pgr_dirsink *s)
 	pthread_mutex_unlock(&s->lock);
 }
 
+/* Sealed files need nobody but the writers to be finished. */
+static int await_writers(struct pgr_dirsink *s, struct pgr_err *err)
+{
+	int rc;
+
+	pthread_mutex_lock(&s->lock);
+	while ((rc = pgr_stop_check(s->stop, err)) == PGR_OK && s->unfinished >= MAX_OPEN_FILES)
+		pthread_cond_wait(&s->settled, &s->lock);
+	pthread_mutex_unlock(&s->lock);
+	return rc;
+}
+
 static struct pgr_sink_file *new_file(const char *path, struct pgr_err *err)
 {
 	size_t path_len = strlen(path);
@@ -548,7 +560,7 @@ int pgr_dirsink_open(struct pgr_dirsink *s, int dirfd, const char *leaf, const c
 	if (f == NULL)
 		return PGR_ERR;
 	f->in_place = true;
-	if (pgr_stop_check(s->stop, err) != PGR_OK ||
+	if (await_writers(s, err) != PGR_OK ||
 	    pgr_outfile_open(s->fs, dirfd, leaf, path, mode, &f->out, err) != PGR_OK) {
 		free(f);
 		return PGR_ERR;

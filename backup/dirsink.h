@@ -48,8 +48,8 @@ int pgr_dirsink_create(struct pgr_dirsink *s, int dirfd, const char *leaf, const
 
 /*
  * Opens `leaf` to be changed in place (see pgr_outfile_open); the rest as above.  What is not posted stays as it is;
- * the seal sets the size.  Does not wait and does not count: a file is open for as long as it takes to compare it, and
- * whoever does that must not wait for those who compare others.
+ * the seal sets the size.  Waits only for writers, while 256 sealed files are not finished: a file is open for as long
+ * as it takes to compare it, and whoever does that must not wait for those who compare others.
  */
 int pgr_dirsink_open(struct pgr_dirsink *s, int dirfd, const char *leaf, const char *path, mode_t mode,
 		     struct pgr_sink_file **out, struct pgr_err *err) PGR_MUST_USE;

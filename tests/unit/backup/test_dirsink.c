@@ -796,6 +796,65 @@ START_TEST(sealed_before_written)
 }
 END_TEST
 
+struct cutter {
+	struct fixture *f;
+	atomic_int sealed;
+	int rc;
+	struct pgr_err err;
+};
+
+static void *cut_many(void *arg)
+{
+	struct cutter *c = arg;
+
+	for (int i = 0; i < 3 * OPEN_LIMIT; i++) {
+		struct pgr_sink_file *file;
+
+		c->rc = pgr_dirsink_open(c->f->sink, c->f->dirfd, "old", "old", 0600, &file, &c->err);
+		if (c->rc == PGR_OK)
+			c->rc = pgr_dirsink_seal(c->f->sink, &file, 10, &c->err);
+		if (c->rc != PGR_OK)
+			return NULL;
+		atomic_store(&c->sealed, i + 1);
+	}
+	return NULL;
+}
+
+/* While the only writer holds its breath, files that are only cut do not pile up: one hangs in it, and so many wait. */
+START_TEST(sealed_files_are_bounded)
+{
+	struct fixture f;
+	struct gated_sys g;
+	struct cutter c = {.f = &f};
+	struct pgr_err err;
+	pthread_t thread;
+
+	setup_gated(&f, &g, 1);
+	put_old(&f, "old", 1, 100, 0600);
+	ck_assert_int_eq(put_file(&f, "a", 1, BLOCK, &err), PGR_OK);
+	gate_await(&g, 1);
+	ck_assert_int_eq(pthread_create(&thread, NULL, cut_many, &c), 0);
+	while (atomic_load(&c.sealed) < OPEN_LIMIT - 1)
+		usleep(1000);
+	for (int i = 0; i < 20; i++) {
+		usleep(1000);
+		ck_assert_int_eq(atomic_load(&c.sealed), OPEN_LIMIT - 1);
+	}
+	if (_i == 0)
+		gate_open(&g, 0);
+	else
+		post_stop(&f);
+	pthread_join(thread, NULL);
+	ck_assert_int_eq(c.rc, _i == 0 ? PGR_OK : PGR_ERR);
+	if (_i == 0)
+		assert_drained(&f);
+	else
+		gate_open(&g, 0);
+	teardown(&f);
+	gate_fini(&g);
+}
+END_TEST
+
 /* Abandoned files with blocks in the queue are dropped by the writers of their last blocks: there is room again. */
 START_TEST(abandoned_before_written)
 {
@@ -1135,6 +1194,7 @@ int main(void)
 		tcase_add_loop_test(tc, with_writers[i], 0, NWRITERS);
 	tcase_add_loop_test(tc, disk_full, 1, 4);
 	tcase_add_test(tc, sealed_before_written);
+	tcase_add_loop_test(tc, sealed_files_are_bounded, 0, 2);
 	tcase_add_test(tc, abandoned_before_written);
 	tcase_add_test(tc, stop_with_work_queued);
 	tcase_add_test(tc, free_nothing);
