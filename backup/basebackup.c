@@ -390,15 +390,11 @@ static int seed(struct pgr_run *r, struct pgr_err *err)
 static int look(struct pgr_run *r, struct pgr_err *err)
 {
 	static step *const all[] = {
-		pgr_delta_seed_open,
-		pgr_run_connect,
-		inspect_server,
-		pgr_delta_seed_check_server,
-		choose_source,
-		pgr_delta_seed_choose,
-		prepare_layout,
-		pgr_delta_seed_dry_run,
-		NULL,
+		pgr_delta_seed_open,	pgr_run_connect,
+		inspect_server,		pgr_delta_seed_check_server,
+		choose_source,		pgr_delta_seed_choose,
+		prepare_layout,		pgr_delta_seed_check_layout,
+		pgr_delta_seed_dry_run, NULL,
 	};
 
 	pgr_run_phase(r, PGR_PHASE_CONNECT);

@@ -9,6 +9,7 @@
 
 #include "backup/bbstream.h"
 #include "backup/filelist.h"
+#include "backup/finish.h"
 #include "backup/lanes.h"
 #include "backup/layout.h"
 #include "backup/lowlevel.h"
@@ -21,6 +22,8 @@
 #include "common/sys.h"
 #include "proto/caps.h"
 #include "proto/client.h"
+
+#define LABEL_NAME "backup_label"
 
 static bool is_delta(const struct pgr_run *r)
 {
@@ -206,11 +209,11 @@ static void ask_server_dir(struct pgr_run *r)
 		r->delta.server_dir.len = 0;
 }
 
-/* Without an SQL session there is no better way to find out. */
+/* Without an SQL session, and without making a file to be looked for, there is no better way to find out. */
 static int check_apart_by_name(struct pgr_run *r, const struct pgr_bb_tablespace *list, size_t n, struct pgr_err *err)
 {
 	const char **locations = calloc(n + 2, sizeof(*locations));
-	bool local = pgr_client_transport(r->client)->server_is_local;
+	bool local = r->delta.server_is_local;
 	size_t k = 0;
 	int rc;
 
@@ -228,7 +231,7 @@ static int check_apart_by_name(struct pgr_run *r, const struct pgr_bb_tablespace
 
 static int check_apart(struct pgr_run *r, const struct pgr_bb_tablespace *list, size_t n, struct pgr_err *err)
 {
-	if (r->lowlevel != NULL)
+	if (r->lowlevel != NULL && !r->opts->dry_run)
 		return pgr_olddir_check_apart(r->delta.dir, r->layout, pgr_lowlevel_client(r->lowlevel), err);
 	return check_apart_by_name(r, list, n, err);
 }
@@ -237,23 +240,24 @@ int pgr_delta_seed_check_layout(struct pgr_run *r, struct pgr_err *err)
 {
 	if (!is_delta(r))
 		return PGR_OK;
-	if (r->lowlevel == NULL)
+	r->delta.server_is_local = pgr_client_transport(r->client)->server_is_local;
+	if (r->lowlevel == NULL || r->opts->dry_run)
 		ask_server_dir(r);
 	return check_apart(r, NULL, 0, err);
 }
 
 int pgr_delta_seed_look(struct pgr_run *r, const struct pgr_bb_tablespace *list, size_t n, struct pgr_err *err)
 {
-	if (!r->opts->dry_run && check_apart(r, list, n, err) != PGR_OK)
+	if (check_apart(r, list, n, err) != PGR_OK)
 		return PGR_ERR;
 	return pgr_localtree_scan(&r->delta.tree, r->sys, r->layout, err);
 }
 
-int pgr_delta_seed_plan_compare(struct pgr_run *r, struct pgr_err *err)
+int pgr_delta_seed_plan_compare(struct pgr_run *r, const struct pgr_bb_tablespace *list, size_t n, struct pgr_err *err)
 {
 	if (!is_delta(r))
 		return PGR_OK;
-	if (!r->opts->dry_run && check_apart(r, NULL, 0, err) != PGR_OK)
+	if (check_apart(r, list, n, err) != PGR_OK)
 		return PGR_ERR;
 	if (pgr_localtree_scan(&r->delta.tree, r->sys, r->layout, err) != PGR_OK)
 		return PGR_ERR;
@@ -292,7 +296,7 @@ int pgr_delta_seed_plan_full(struct pgr_run *r, const struct pgr_bb_tablespace *
 
 	if (!is_delta(r))
 		return PGR_OK;
-	if (!r->opts->dry_run && check_apart(r, list, n, err) != PGR_OK)
+	if (check_apart(r, list, n, err) != PGR_OK)
 		return PGR_ERR;
 	if (pgr_localtree_scan(&d->tree, r->sys, r->layout, err) != PGR_OK)
 		return PGR_ERR;
@@ -334,6 +338,7 @@ int pgr_delta_seed_take_over(struct pgr_run *r, struct pgr_err *err)
 	struct pgr_olddir_state state = {
 		.major = r->version / 10000,
 		.server_tli = r->start_tli,
+		/* other sources fill files under their final names */
 		.whole = r->source == &pgr_summary_seed,
 	};
 
@@ -448,15 +453,31 @@ struct amount {
 	uint64_t files, bytes;
 };
 
+/* What every run writes anew at its end: nobody misses the old one. */
+static bool is_written_anew(const struct pgr_run *r, const char *path)
+{
+	static const char *const names[] = {LABEL_NAME, PGR_MANIFEST_NAME, PGR_MANIFEST_TMP};
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		if (strcmp(path, names[i]) == 0)
+			return true;
+	return r->opts->write_recovery_conf &&
+	       (strcmp(path, "standby.signal") == 0 || strcmp(path, "recovery.conf") == 0);
+}
+
+/* Without the WAL, of which a seed has its own. */
 static struct amount removed(const struct pgr_run *r)
 {
 	const struct pgr_delta_seed *d = &r->delta;
-	struct amount a = {.files = d->plan.nwal, .bytes = d->plan.removal_bytes + d->plan.wal_bytes};
+	struct amount a = {0};
 
 	for (size_t i = 0; i < d->plan.nremovals; i++) {
 		const struct pgr_local_entry *e = pgr_localtree_find(&d->tree, d->plan.removals[i]);
 
-		a.files += e == NULL || e->type != PGR_LOCAL_DIR;
+		if (e == NULL || e->type == PGR_LOCAL_DIR || is_written_anew(r, e->path))
+			continue;
+		a.files++;
+		a.bytes += e->size;
 	}
 	return a;
 }
@@ -555,7 +576,8 @@ static void print_paths(struct pgr_run *r)
 	if (!r->opts->list_paths)
 		return;
 	for (size_t i = 0; i < p->nremovals; i++)
-		pgr_run_print(r, "delete %s", p->removals[i]);
+		if (!is_written_anew(r, p->removals[i]))
+			pgr_run_print(r, "delete %s", p->removals[i]);
 	n = pgr_layout_leftovers(r->layout, &leftovers);
 	for (size_t i = 0; i < n; i++)
 		if (!leftovers[i].is_left)
@@ -586,6 +608,7 @@ int pgr_delta_seed_dry_run(struct pgr_run *r, struct pgr_err *err)
 	}
 	print_amount(r, "would be kept", kept(r));
 	print_amount(r, "would be deleted", removed(r));
+	print_amount(r, "WAL that would be deleted", (struct amount){r->delta.plan.nwal, r->delta.plan.wal_bytes});
 	pgr_run_phase(r, PGR_PHASE_DONE);
 	return PGR_OK;
 }

@@ -27,7 +27,8 @@ struct pgr_run;
 
 /* Valid when zeroed. */
 struct pgr_delta_seed {
-	struct pgr_olddir *dir;	    /* NULL: not a run of this kind */
+	struct pgr_olddir *dir; /* NULL: not a run of this kind */
+	bool server_is_local;
 	struct pgr_buf server_dir;  /* the server's data directory, where it says so; else empty */
 	struct pgr_localtree tree;  /* what was here */
 	struct pgr_delta_plan plan; /* what to do; in a full copy only its removals count */
@@ -63,7 +64,8 @@ int pgr_delta_seed_check_layout(struct pgr_run *r, struct pgr_err *err) PGR_MUST
 
 /* At the end of a source's start, when tablespaces are prepared: checks them likewise, looks at what is here and plans.
  * The first for a source that compares with r->list, the second for one that copies everything. */
-int pgr_delta_seed_plan_compare(struct pgr_run *r, struct pgr_err *err) PGR_MUST_USE;
+int pgr_delta_seed_plan_compare(struct pgr_run *r, const struct pgr_bb_tablespace *list, size_t n,
+				struct pgr_err *err) PGR_MUST_USE;
 int pgr_delta_seed_plan_full(struct pgr_run *r, const struct pgr_bb_tablespace *list, size_t n,
 			     struct pgr_err *err) PGR_MUST_USE;
 

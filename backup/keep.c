@@ -95,7 +95,7 @@ int pgr_keep_check(const char *pattern, struct pgr_err *err)
 
 	if (!tidy(first, pattern) || first[0] == '\0' || first[0] == '/' || has_dots(first))
 		return pgr_err_set(err, PGR_E_USAGE,
-				   "invalid pattern \"%s\": it must name files below the data directory", pattern);
+				   "invalid --keep pattern \"%s\": it must name files below the data directory", pattern);
 	first[strcspn(first, "/")] = '\0';
 	for (size_t i = 0; i < COUNT(servers); i++)
 		if (fnmatch(first, servers[i], FNM_PATHNAME) == 0)

@@ -239,7 +239,7 @@ static int lanes_start(struct pgr_run *r, struct pgr_err *err)
 	r->progress.total_bytes = r->list.total_bytes;
 	if (pgr_layout_prepare_tablespaces(r->layout, list, n, err) != PGR_OK)
 		return PGR_ERR;
-	return pgr_delta_seed_plan_compare(r, err);
+	return pgr_delta_seed_plan_compare(r, list, n, err);
 }
 
 /* ---- directories and links ---- */
@@ -398,7 +398,7 @@ int pgr_lanes_seed_compare(struct pgr_run *r, struct pgr_err *err)
 		return PGR_ERR;
 	r->progress.tablespaces = (unsigned)n;
 	r->progress.total_bytes = r->list.total_bytes;
-	return pgr_delta_seed_plan_compare(r, err) == PGR_OK ? run_lanes(r, err) : PGR_ERR;
+	return pgr_delta_seed_plan_compare(r, list, n, err) == PGR_OK ? run_lanes(r, err) : PGR_ERR;
 }
 
 /* ---- end ---- */

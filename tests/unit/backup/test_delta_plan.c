@@ -483,12 +483,12 @@ static const char *const good_patterns[] = {"log",    "*.conf",		"conf.d/*",
 static const struct {
 	const char *pattern, *why;
 } bad_patterns[] = {
-	{"", "invalid pattern"},
-	{"/", "invalid pattern"},
-	{"/etc/x", "invalid pattern"},
-	{"..", "invalid pattern"},
-	{"a/../b", "invalid pattern"},
-	{".", "invalid pattern"},
+	{"", "invalid --keep pattern"},
+	{"/", "invalid --keep pattern"},
+	{"/etc/x", "invalid --keep pattern"},
+	{"..", "invalid --keep pattern"},
+	{"a/../b", "invalid --keep pattern"},
+	{".", "invalid --keep pattern"},
 	{"*", "it would keep \"base\""},
 	{"base", "it would keep \"base\""},
 	{"global/pg_control", "it would keep \"global\""},
