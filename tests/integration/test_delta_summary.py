@@ -6,14 +6,25 @@ import signal
 
 import pytest
 
-from pgrtest import content
 from pgrtest.delta import Scene
 from pgrtest.place import wait_until
+from pgrtest.programs import failed
 
 pytestmark = pytest.mark.every_major
 
 PAGE = 8192
 SUMMARY = "--delta=summary"
+KEPT = ["postgresql.conf", "pg_hba.conf", "pg_ident.conf"]
+
+
+def tree(top):
+    """What lies in it, with sizes and times of change."""
+    found = {}
+    for path, directories, files in os.walk(top):
+        for name in directories + files:
+            entry = os.lstat(os.path.join(path, name))
+            found[os.path.join(path, name)] = (entry.st_ino, entry.st_mtime_ns, entry.st_size)
+    return found
 
 
 @pytest.fixture
@@ -49,7 +60,7 @@ def test_stale_standby(scene, mode):
     patched, _, stayed, saved = figures(done)
     assert patched > 100 and saved > 20 * 1024 * 1024, str(done)
     assert stayed == 3, "the three configuration files"
-    scene.is_right(but=["postgresql.conf", "pg_hba.conf", "pg_ident.conf"])
+    scene.is_right(but=KEPT)
 
 
 def test_copy_that_was_never_started(scene):
@@ -91,63 +102,180 @@ def blocks_of(server, table):
 
 def with_deleted_rows(scene):
     """
-    A table that is cut to half its length and then extended by pages that no WAL knows: COPY extends by many pages at
-    once, and those that it does not fill stay zeros.
+    A table that is cut and then extended by pages that no WAL knows: COPY extends by many pages at once, and those that
+    it does not fill stay zeros.  (With few buffers it extends by few.)
     """
     primary = scene.primary
+    primary.sql("ALTER SYSTEM SET shared_buffers = '128MB'")
+    primary.restart()
     primary.sql("CREATE TABLE ghosts (id int, pad text) WITH (autovacuum_enabled = off)",
                 "ALTER TABLE ghosts ALTER pad SET STORAGE PLAIN",
-                "INSERT INTO ghosts SELECT i, repeat('x', 7000) FROM generate_series(1, 400) i", "CHECKPOINT")
-    assert blocks_of(primary, "ghosts") == 400
+                "INSERT INTO ghosts SELECT i, repeat('x', 1000) FROM generate_series(1, 4900) i", "CHECKPOINT")
+    assert blocks_of(primary, "ghosts") == 700
     scene.seed()
-    primary.sql("DELETE FROM ghosts WHERE id > 200", "VACUUM (TRUNCATE) ghosts")
-    assert blocks_of(primary, "ghosts") == 200
+    primary.sql("DELETE FROM ghosts WHERE id > 700", "VACUUM (TRUNCATE) ghosts")
+    assert blocks_of(primary, "ghosts") == 100
     return primary
 
 
 def extend_with_zeros(scene, primary):
-    lines = "".join(f"{i}\t{'y' * 7000}\n" for i in range(1001, 1071))
-    source = os.path.join(scene.tmp, "rows")
-    scene.place.write(source, lines)
-    primary.sql(f"COPY ghosts FROM '{source}'")
-    primary.sql("CHECKPOINT")
-    rows = int(primary.sql("SELECT count(*) FROM ghosts"))
-    assert rows == 270
-    assert blocks_of(primary, "ghosts") > 270, "there must be pages that no WAL knows"
+    source = scene.place.write(os.path.join(scene.tmp, "rows"), "".join(f"{i}\t{'y' * 1000}\n" for i in range(5000, 7000)))
+    primary.sql(f"COPY ghosts FROM '{source}'", "CHECKPOINT")
+    used = int(primary.sql("SELECT max((ctid::text::point)[0]) + 1 FROM ghosts"))
+    blocks = blocks_of(primary, "ghosts")
+    assert blocks > used + 20, f"there must be pages that no WAL knows, but {used} of {blocks} are used"
 
 
-@pytest.mark.parametrize("checkpoint", [False, True], ids=["one-summary", "two-summaries"])
-def test_deleted_rows_do_not_come_back(scene, checkpoint):
+@pytest.mark.parametrize("summaries", [1, 2])
+def test_deleted_rows_do_not_come_back(scene, summaries):
+    """Cut and extended in one summary, the file comes as an increment; in two of them it comes whole."""
     primary = with_deleted_rows(scene)
-    if checkpoint:
+    if summaries == 2:
         primary.sql("CHECKPOINT")
     extend_with_zeros(scene, primary)
-    done = scene.make_over(SUMMARY, "-v")
-    figures(done)
+    figures(scene.make_over(SUMMARY, "-v"))
     scene.is_complete()
-    standby = scene.follows()
-    standby.start()
-    assert standby.sql("SELECT count(*), max(id) FROM ghosts") == primary.sql("SELECT count(*), max(id) FROM ghosts")
-    assert blocks_of(standby, "ghosts") >= 270
-    standby.stop()
+    standby = scene.clusters.adopt(scene.pg, scene.target).start()
+    standby.wait_replayed(primary.lsn())
+    question = "SELECT count(*), sum(id), pg_relation_size('ghosts') FROM ghosts"
+    assert standby.sql(question) == primary.sql(question)
 
 
 # ---- interrupted runs
+
+
+def kill_half_way(scene, running):
+    """SIGKILL when files have come; nothing that was made then starts."""
+    running.wait_for_text("checkpoint completed")
+    wait_until(lambda: os.path.exists(scene.path("pgr_seed.state")) or not running.running(), "the run has begun")
+    wait_until(lambda: any(name.endswith(".pgrtmp") for _, _, names in os.walk(scene.target) for name in names)
+               or not running.running(), "files come")
+    assert running.running(), str(running)
+    running.signal(signal.SIGKILL)
+    running.wait()
+    scene.does_not_start()
 
 
 def test_killed_and_gone_on(scene):
     stopped_standby(scene)
     scene.change()
     scene.quiesce()
-    running = scene.start_make_over(SUMMARY, "-v", "--max-rate", "2M")
-    wait_until(lambda: os.path.exists(scene.path("pgr_seed.state")) and "checkpoint completed" in running.err,
-               "the run has begun to change the directory")
-    wait_until(lambda: any(name.endswith(".pgrtmp") for _, _, names in os.walk(scene.target) for name in names)
-               or running.process.poll() is not None, "files come")
-    running.kill()
-    running.wait()
-    scene.does_not_start()
+    for _ in range(2):
+        kill_half_way(scene, scene.start_make_over(SUMMARY, "-v", "--max-rate", "2M"))
+        scene.primary.sql("UPDATE big SET b = a WHERE id % 5000 = 0")
+    scene.quiesce()
     done = scene.make_over("--delta", "-v")
     assert "going on with what an unfinished run has left" in done.err
-    figures(done)
+    patched, _, _, _ = figures(done)
+    assert patched > 100, str(done)
+    scene.is_right(but=KEPT)
+
+
+def relations(scene):
+    """Files that came whole, of relations that are not empty."""
+    return [name for path, _, names in os.walk(scene.path("base")) for name in names
+            if name.isdigit() and os.path.getsize(os.path.join(path, name)) > 0]
+
+
+def test_fresh_copy_gone_on(scene):
+    """Of a role that may only replicate: what has come whole is not copied again."""
+    scene.primary.sql("CREATE ROLE copier LOGIN REPLICATION")
+    command = ["-D", scene.target, "-R", "--delta", "-v", "-c", "fast", *scene.primary.address(user="copier")]
+    running = scene.run.start_basebackup(*command, "--max-rate", "8M")
+    running.wait_for_text("checkpoint completed")
+    wait_until(lambda: len(relations(scene)) > 150 or not running.running(), "files have come")
+    running.signal(signal.SIGKILL)
+    running.wait()
+    scene.does_not_start()
+    scene.change()
+    scene.quiesce()
+    done = scene.run.basebackup(*command)
+    patched, _, _, saved = figures(done)
+    assert patched > 50 and saved > 1_000_000, str(done)
     scene.is_right()
+
+
+# ---- what cannot be done this way
+
+
+def refused(scene, *words, options=(SUMMARY,)):
+    """With the way forced it is an error, which changes nothing; otherwise another way is taken."""
+    before = sorted(os.listdir(scene.target))
+    failed(scene.start_make_over(*options), "--delta=summary cannot be used", *words)
+    assert sorted(os.listdir(scene.target)) == before
+
+
+def test_crashed_former_primary(scene):
+    """It may have written what nobody else has."""
+    old = scene.primary
+    scene.seed()
+    standby = scene.standby()
+    standby.promote()
+    old.sql("UPDATE big SET b = 'only here'")
+    old.kill()
+    scene.target, scene.primary = old.data, standby
+    scene.change()
+    scene.quiesce()
+    refused(scene, "it was a primary and not shut down")
+    done = scene.make_over("--delta", "-v", "--no-keep")
+    assert "WAL summaries cannot be used: it was a primary and not shut down" in done.err
+    scene.follows()
+
+
+def test_no_summaries(scene):
+    scene.seed()
+    scene.primary.sql("ALTER SYSTEM SET summarize_wal = off", "SELECT pg_reload_conf()")
+    wait_until(lambda: scene.primary.sql("SHOW summarize_wal") == "off", "it is off")
+    refused(scene, "summarize_wal is off")
+
+
+def test_gap_in_the_summaries(scene):
+    scene.seed()
+    summaries = scene.primary.wal_path("summaries")
+    scene.change()
+    end = scene.primary.lsn()
+    scene.primary.sql("CHECKPOINT")
+    wait_until(lambda: scene.primary.sql(f"SELECT max(end_lsn) >= '{end}' FROM pg_available_wal_summaries()") == "t",
+               "all of it is summarized")
+    for name in os.listdir(summaries):
+        os.unlink(os.path.join(summaries, name))
+    scene.primary.sql("CREATE TABLE one_more ()", "CHECKPOINT")
+    wait_until(lambda: os.listdir(summaries), "there is a new summary")
+    refused(scene, "the server has no WAL summaries of timeline 1")
+
+
+def test_checksums_switched_off_here(scene):
+    stopped_standby(scene)
+    scene.place.call([scene.pg.program("pg_checksums"), "--disable", "-D", scene.target])
+    refused(scene, "data checksum version is 0, the server's is 1")
+
+
+# ---- what no increment mends
+
+
+def test_bit_rot_in_what_is_kept(scene):
+    stopped_standby(scene)
+    path = scene.primary.sql("SELECT pg_relation_filepath('documents')")
+    scene.primary.sql("CREATE TABLE one_more ()")
+    with open(scene.path(path), "r+b") as f:
+        f.seek(100)
+        byte = f.read(1)
+        f.seek(100)
+        f.write(bytes([byte[0] ^ 1]))
+    scene.quiesce()
+    done = scene.start_make_over(SUMMARY)
+    assert done.wait() == 1, str(done)
+    assert f'file "{path}": 1 pages that were kept have a wrong checksum, it is removed' in done.err, str(done)
+    assert f'the first is "{path}"' in done.err, str(done)
+    scene.does_not_start()
+    figures(scene.make_over(SUMMARY, "-v"))
+    scene.is_right(but=KEPT)
+
+
+def test_dry_run(scene):
+    stopped_standby(scene)
+    scene.change()
+    before = tree(scene.target)
+    done = scene.make_over(SUMMARY, "--dry-run")
+    assert re.search(r"could be built upon: \d+ files, \d+ bytes", done.out), str(done)
+    assert tree(scene.target) == before
