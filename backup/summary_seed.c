@@ -253,6 +253,14 @@ int pgr_summary_seed_look(struct pgr_run *r, struct pgr_err *err)
 	return PGR_OK;
 }
 
+/* A server may find something missing only when it is asked for the backup; nothing was changed by then. */
+static int suggest_hash(const struct pgr_run *r, struct pgr_err *err)
+{
+	if (!r->summary->incremental || err->hint[0] != '\0' || (err->cls != PGR_E_SERVER && err->cls != PGR_E_USAGE))
+		return PGR_ERR;
+	return pgr_err_hint(err, "--delta=hash needs no WAL summaries.");
+}
+
 static int summary_start(struct pgr_run *r, struct pgr_err *err)
 {
 	struct pgr_summary *s = r->summary;
@@ -262,7 +270,7 @@ static int summary_start(struct pgr_run *r, struct pgr_err *err)
 	if (pgr_stream_seed_check_verify(r, err) != PGR_OK)
 		return PGR_ERR;
 	if ((s->incremental ? begin_incremental(r, s, err) : begin_fresh(r, err)) != PGR_OK)
-		return PGR_ERR;
+		return suggest_hash(r, err);
 	n = pgr_bbstream_tablespaces(r->bb, &list);
 	r->progress.tablespaces = (unsigned)n;
 	for (size_t i = 0; i < n; i++)

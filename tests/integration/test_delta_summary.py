@@ -6,6 +6,7 @@ import signal
 
 import pytest
 
+from pgrtest import installs
 from pgrtest.delta import Scene
 from pgrtest.place import wait_until
 from pgrtest.programs import failed
@@ -246,7 +247,8 @@ def test_gap_in_the_summaries(scene):
 
 def test_checksums_switched_off_here(scene):
     stopped_standby(scene)
-    scene.place.call([scene.pg.program("pg_checksums"), "--disable", "-D", scene.target])
+    program, _ = installs.reader_of("pg_checksums", scene.pg.major)
+    scene.place.call([program, "--disable", "-D", scene.target])
     refused(scene, "data checksum version is 0, the server's is 1")
 
 
@@ -254,6 +256,7 @@ def test_checksums_switched_off_here(scene):
 
 
 def test_bit_rot_in_what_is_kept(scene):
+    scene.quiesce()
     stopped_standby(scene)
     path = scene.primary.sql("SELECT pg_relation_filepath('documents')")
     scene.primary.sql("CREATE TABLE one_more ()")
@@ -262,7 +265,6 @@ def test_bit_rot_in_what_is_kept(scene):
         byte = f.read(1)
         f.seek(100)
         f.write(bytes([byte[0] ^ 1]))
-    scene.quiesce()
     done = scene.start_make_over(SUMMARY)
     assert done.wait() == 1, str(done)
     assert f'file "{path}": 1 pages that were kept have a wrong checksum, it is removed' in done.err, str(done)
