@@ -338,8 +338,8 @@ int pgr_delta_seed_take_over(struct pgr_run *r, struct pgr_err *err)
 	struct pgr_olddir_state state = {
 		.major = r->version / 10000,
 		.server_tli = r->start_tli,
-		/* other sources fill files under their final names */
-		.whole = r->source == &pgr_summary_seed,
+		/* other sources fill files under their final names; without syncs a power cut may leave anything */
+		.whole = r->source == &pgr_summary_seed && r->opts->sync,
 	};
 
 	if (!is_delta(r))
