@@ -1017,8 +1017,11 @@ START_TEST(every_call_fails)
 			kinds++;
 		}
 	}
-	/* openat, fchmod, close of 3 files, 5 blocks, 1 way of writing, 1 size; with sync 3 fsyncs more */
-	ck_assert_int_eq(kinds, 19 + 16);
+	/* openat, fchmod, close of 3 files, 5 blocks, 1 way of writing (which two writers may choose at once), 1 size;
+	 * with sync 3 fsyncs more */
+	ck_assert_int_ge(kinds, 19 + 16);
+	if (writer_counts[_i] < 2)
+		ck_assert_int_eq(kinds, 19 + 16);
 }
 END_TEST
 
