@@ -108,7 +108,8 @@ static struct pgr_incremental listed(uint32_t n, const uint32_t *blocks)
 	struct pgr_incremental inc = {.page_bytes = PAGE, .nblocks = n, .blocks = malloc((n + 1) * sizeof(uint32_t))};
 
 	ck_assert_ptr_nonnull(inc.blocks);
-	memcpy(inc.blocks, blocks, n * sizeof(uint32_t));
+	if (n > 0)
+		memcpy(inc.blocks, blocks, n * sizeof(uint32_t));
 	return inc;
 }
 
