@@ -39,9 +39,18 @@ static bool compares(const struct pgr_run *r)
 
 int pgr_delta_seed_open(struct pgr_run *r, struct pgr_err *err)
 {
+	const struct pgr_olddir_state *state;
+
 	if (r->opts->delta == PGR_DELTA_OFF)
 		return PGR_OK;
-	return pgr_olddir_open(&r->delta.dir, r->sys, r->opts->data_dir, err);
+	if (pgr_olddir_open(&r->delta.dir, r->sys, r->opts->data_dir, err) != PGR_OK)
+		return PGR_ERR;
+	state = pgr_olddir_state(r->delta.dir);
+	r->delta.keep = r->opts->keep;
+	/* what an interrupted fresh copy has of a configuration is no local one, and perhaps only its beginning */
+	if (state != NULL && state->fresh)
+		r->delta.keep = (struct pgr_keep){.no_defaults = true};
+	return PGR_OK;
 }
 
 static void describe(struct pgr_run *r)
@@ -261,7 +270,7 @@ int pgr_delta_seed_plan_compare(struct pgr_run *r, const struct pgr_bb_tablespac
 		return PGR_ERR;
 	if (pgr_localtree_scan(&r->delta.tree, r->sys, r->layout, err) != PGR_OK)
 		return PGR_ERR;
-	return pgr_delta_plan_make(&r->delta.plan, &r->list, &r->delta.tree, r->layout, &r->opts->keep, err);
+	return pgr_delta_plan_make(&r->delta.plan, &r->list, &r->delta.tree, r->layout, &r->delta.keep, err);
 }
 
 /*
@@ -302,7 +311,7 @@ int pgr_delta_seed_plan_full(struct pgr_run *r, const struct pgr_bb_tablespace *
 		return PGR_ERR;
 	rc = list_version_dirs(r, &stays, err);
 	if (rc == PGR_OK)
-		rc = pgr_delta_plan_make(&d->plan, &stays, &d->tree, r->layout, &r->opts->keep, err);
+		rc = pgr_delta_plan_make(&d->plan, &stays, &d->tree, r->layout, &r->delta.keep, err);
 	pgr_filelist_fini(&stays);
 	return rc;
 }
@@ -366,7 +375,7 @@ int pgr_delta_seed_take_over(struct pgr_run *r, struct pgr_err *err)
 
 static bool is_kept_here(const struct pgr_run *r, const struct pgr_local_entry *e)
 {
-	return e->type == PGR_LOCAL_FILE && pgr_keep_matches(&r->opts->keep, e->path);
+	return e->type == PGR_LOCAL_FILE && pgr_keep_matches(&r->delta.keep, e->path);
 }
 
 /* Opens what a path of the tree names, for reading; no link is followed. */

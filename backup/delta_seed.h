@@ -32,6 +32,7 @@ struct pgr_delta_seed {
 	struct pgr_buf server_dir;  /* the server's data directory, where it says so; else empty */
 	struct pgr_localtree tree;  /* what was here */
 	struct pgr_delta_plan plan; /* what to do; in a full copy only its removals count */
+	struct pgr_keep keep;	    /* the user's, or nothing where nothing can be the user's */
 	bool begun;		    /* the directory is under work, from the first change to the last */
 };
 

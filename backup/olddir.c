@@ -265,6 +265,7 @@ static int distrust_foreign_state(struct pgr_olddir *d, struct pgr_err *err)
 	d->state.start = PGR_LSN_INVALID;
 	d->state.tli = 0;
 	d->state.whole = false;
+	d->state.fresh = false;
 	return PGR_OK;
 }
 

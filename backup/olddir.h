@@ -40,6 +40,7 @@ struct pgr_olddir_state {
 	pgr_tli server_tli; /* timeline of the server that was copied from; 0: not known, or several */
 	bool whole;	/* what stands under its final name is whole, or was so before the first run: no run left a file
 			   there half written */
+	bool fresh;	/* the first run found nothing: whatever lies here came from the server, by halves perhaps */
 	uint64_t inode; /* of the data directory, by the take-over: the state is of no other one, copied from there */
 };
 
@@ -112,8 +113,8 @@ int pgr_olddir_check_apart_by_name(const struct pgr_olddir *d, const struct pgr_
  *
  * Of `state`: `start` and `tli` count only when the directory was empty, `whole` only as long as no earlier run was
  * without it (a run that makes files under their final names before they are complete says false), `server_tli` only as
- * long as earlier runs had the same.  What the kind
- * says stays as it was found.  PGR_E_USAGE: a server has started meanwhile, or another run has begun.
+ * long as earlier runs had the same; `fresh` is set here.  What the kind says stays as it was found.  PGR_E_USAGE: a
+ * server has started meanwhile, or another run has begun.
  */
 int pgr_olddir_take_over(struct pgr_olddir *d, int root, const struct pgr_olddir_state *state,
 			 struct pgr_err *err) PGR_MUST_USE;

@@ -82,6 +82,7 @@ static struct pgr_olddir_state merge_state(const struct pgr_olddir *d, const str
 {
 	struct pgr_olddir_state s = *state;
 
+	s.fresh = d->kind == PGR_OLDDIR_EMPTY || (d->kind == PGR_OLDDIR_UNFINISHED && d->state.fresh);
 	if (d->kind == PGR_OLDDIR_EMPTY)
 		return s;
 	s.start = PGR_LSN_INVALID;

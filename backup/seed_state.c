@@ -28,8 +28,9 @@ static int put_lines(struct pgr_buf *out, const struct pgr_olddir_state *s, stru
 					: pgr_buf_printf(out, err, "start: %" PGR_LSN_FMT " on timeline %" PRIu32 "\n",
 							 PGR_LSN_ARG(s->start), s->tli) != PGR_OK)
 		return PGR_ERR;
-	return pgr_buf_printf(out, err, "server's timeline: %" PRIu32 "\nfiles: %s\ninode: %" PRIu64 "\n",
-			      s->server_tli, s->whole ? "whole" : "perhaps partial", s->inode);
+	return pgr_buf_printf(
+		out, err, "server's timeline: %" PRIu32 "\nfiles: %s\ndirectory: %s\ninode: %" PRIu64 "\n",
+		s->server_tli, s->whole ? "whole" : "perhaps partial", s->fresh ? "new" : "old", s->inode);
 }
 
 int pgr_seed_state_format(struct pgr_buf *out, const struct pgr_olddir_state *s, struct pgr_err *err)
@@ -93,6 +94,8 @@ static bool take_lines(const char *text, struct pgr_olddir_state *out)
 		return false;
 	v = take_line(&text, "files: ", &len);
 	out->whole = v != NULL && len == strlen("whole");
+	v = v != NULL ? take_line(&text, "directory: ", &len) : NULL;
+	out->fresh = v != NULL && len == strlen("new") && memcmp(v, "new", len) == 0;
 	v = v != NULL ? take_line(&text, "inode: ", &len) : NULL;
 	return v != NULL && pgr_num_u64(v, len, &out->inode);
 }

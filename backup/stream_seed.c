@@ -254,7 +254,7 @@ static int stream_copy(struct pgr_run *r, struct pgr_err *err)
 				.sink = r->sink,
 				.check = r->check,
 				.replace_recovery = r->opts->write_recovery_conf,
-				.keep = r->delta.dir != NULL ? &r->opts->keep : NULL,
+				.keep = r->delta.dir != NULL ? &r->delta.keep : NULL,
 				.on_file = pgr_stream_seed_on_file,
 				.arg = r};
 	int rc = receive_archives(r, &x, err);

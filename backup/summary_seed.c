@@ -333,7 +333,7 @@ static int receive(struct pgr_run *r, struct pgr_summary *s, struct pgr_err *err
 		.kept = s->kept,
 		.tree = &r->delta.tree,
 		.limits = s->incremental ? &s->limits : NULL,
-		.keep = &r->opts->keep,
+		.keep = &r->delta.keep,
 		.page_bytes = s->facts.block_bytes,
 		.segment_blocks = s->facts.segment_blocks,
 		.replace_recovery = r->opts->write_recovery_conf,
@@ -376,7 +376,7 @@ static int sweep(struct pgr_run *r, struct pgr_summary *s, struct pgr_err *err)
 	struct pgr_delta_plan *plan = &r->delta.plan;
 
 	if (pgr_arrivals_list(&s->patch.came, r->version, &r->list, err) != PGR_OK ||
-	    pgr_delta_plan_make(plan, &r->list, &r->delta.tree, r->layout, &r->opts->keep, err) != PGR_OK)
+	    pgr_delta_plan_make(plan, &r->list, &r->delta.tree, r->layout, &r->delta.keep, err) != PGR_OK)
 		return PGR_ERR;
 	spare_what_came(plan, &r->list);
 	return pgr_delta_plan_remove(plan, r->sys, r->layout, tick, r, err);

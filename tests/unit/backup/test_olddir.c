@@ -439,6 +439,7 @@ START_TEST(unfinished_by_a_foreign_state)
 	set_aside();
 	s.start = START;
 	s.tli = 2;
+	s.fresh = true;
 	write_state(&s);
 	ck_assert_int_eq(rename(data, tmp_at(&tree, "old")), 0);
 	make_bare();
@@ -448,6 +449,7 @@ START_TEST(unfinished_by_a_foreign_state)
 	look_finds(PGR_OLDDIR_UNFINISHED);
 	base_is(0, 0);
 	ck_assert_uint_eq(pgr_olddir_state(dir)->start, 0);
+	ck_assert(!pgr_olddir_state(dir)->fresh);
 	must(take(&ours));
 	again();
 	look_finds(PGR_OLDDIR_UNFINISHED);
@@ -694,7 +696,13 @@ END_TEST
 START_TEST(state_text)
 {
 	static const struct pgr_olddir_state all[] = {
-		{.system_identifier = OURS, .major = 15, .start = START, .tli = 7, .whole = true, .inode = 17},
+		{.system_identifier = OURS,
+		 .major = 15,
+		 .start = START,
+		 .tli = 7,
+		 .whole = true,
+		 .fresh = true,
+		 .inode = 17},
 		{.system_identifier = "1", .major = 9},
 		{.system_identifier = "18446744073709551615",
 		 .major = 18,
@@ -713,6 +721,7 @@ START_TEST(state_text)
 	ck_assert_uint_eq(s.tli, all[_i].tli);
 	ck_assert_uint_eq(s.server_tli, all[_i].server_tli);
 	ck_assert(s.whole == all[_i].whole);
+	ck_assert(s.fresh == all[_i].fresh);
 	ck_assert_uint_eq(s.inode, all[_i].inode);
 	for (size_t at = 0; at < b.len; at++) { /* each byte counts, and so does each length */
 		b.data[at] ^= 1;
@@ -897,6 +906,7 @@ START_TEST(takes_an_empty_one)
 		ck_assert_uint_eq(pgr_olddir_state(dir)->start, START);
 		ck_assert_uint_eq(pgr_olddir_state(dir)->tli, 2);
 		ck_assert(pgr_olddir_is_backup(dir));
+		ck_assert(pgr_olddir_state(dir)->fresh);
 		ck_assert_uint_eq(pgr_olddir_state(dir)->server_tli, run < 2 ? 5 : 0);
 		base_is(run < 2 ? START : 0, run < 2 ? 2 : 0);
 		s.start = START + 0x1000;
@@ -923,6 +933,7 @@ START_TEST(takes_a_copy_with_label)
 	ck_assert_int_eq(unlink(tmp_at(&tree, "data/backup_label")), 0);
 	look_finds(PGR_OLDDIR_UNFINISHED);
 	ck_assert(pgr_olddir_is_backup(dir));
+	ck_assert(!pgr_olddir_state(dir)->fresh);
 	base_is(START, 3);
 }
 END_TEST
