@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "backup/bbstream.h"
+#include "backup/delta_doubt.h"
 #include "backup/filelist.h"
 #include "backup/finish.h"
 #include "backup/lanes.h"
@@ -262,6 +263,20 @@ int pgr_delta_seed_look(struct pgr_run *r, const struct pgr_bb_tablespace *list,
 	return pgr_localtree_scan(&r->delta.tree, r->sys, r->layout, err);
 }
 
+/* A finished directory has nothing of that kind. */
+static int doubt_kept(struct pgr_run *r, const struct pgr_filelist *list, struct pgr_err *err)
+{
+	const struct pgr_delta_doubt doubt = {
+		.sys = r->sys,
+		.layout = r->layout,
+		.tree = &r->delta.tree,
+		.list = list,
+		.keep = &r->delta.keep,
+	};
+
+	return pgr_delta_seed_goes_on(r) ? pgr_delta_doubt_kept(&doubt, &r->delta.plan, err) : PGR_OK;
+}
+
 int pgr_delta_seed_plan_compare(struct pgr_run *r, const struct pgr_bb_tablespace *list, size_t n, struct pgr_err *err)
 {
 	if (!is_delta(r))
@@ -270,7 +285,9 @@ int pgr_delta_seed_plan_compare(struct pgr_run *r, const struct pgr_bb_tablespac
 		return PGR_ERR;
 	if (pgr_localtree_scan(&r->delta.tree, r->sys, r->layout, err) != PGR_OK)
 		return PGR_ERR;
-	return pgr_delta_plan_make(&r->delta.plan, &r->list, &r->delta.tree, r->layout, &r->delta.keep, err);
+	if (pgr_delta_plan_make(&r->delta.plan, &r->list, &r->delta.tree, r->layout, &r->delta.keep, err) != PGR_OK)
+		return PGR_ERR;
+	return doubt_kept(r, &r->list, err);
 }
 
 /*
@@ -313,7 +330,7 @@ int pgr_delta_seed_plan_full(struct pgr_run *r, const struct pgr_bb_tablespace *
 	if (rc == PGR_OK)
 		rc = pgr_delta_plan_make(&d->plan, &stays, &d->tree, r->layout, &r->delta.keep, err);
 	pgr_filelist_fini(&stays);
-	return rc;
+	return rc == PGR_OK ? doubt_kept(r, NULL, err) : PGR_ERR;
 }
 
 /* ---- the first change ---- */
@@ -375,27 +392,11 @@ int pgr_delta_seed_take_over(struct pgr_run *r, struct pgr_err *err)
 
 static bool is_kept_here(const struct pgr_run *r, const struct pgr_local_entry *e)
 {
+	const struct pgr_list_entry *listed = r->delta.plan.n > 0 ? pgr_filelist_find(&r->list, e->path) : NULL;
+
+	if (listed != NULL && compares(r) && r->delta.plan.files[listed - r->list.entries].action != PGR_DELTA_KEEP)
+		return false;
 	return e->type == PGR_LOCAL_FILE && pgr_keep_matches(&r->delta.keep, e->path);
-}
-
-/* Opens what a path of the tree names, for reading; no link is followed. */
-static int open_local(struct pgr_run *r, const char *path, int *fd, struct pgr_err *err)
-{
-	const struct pgr_sys *sys = r->sys;
-	const char *rest, *leaf;
-	int root, parent, saved;
-
-	pgr_layout_resolve(r->layout, path, &root, &rest);
-	if (pgr_fs_open_parent(sys, root, rest, &parent, &leaf, err) != PGR_OK)
-		return PGR_ERR;
-	*fd = sys->openat(sys, parent, leaf, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0);
-	saved = errno;
-	if (sys->close(sys, parent) != 0 && *fd >= 0) {
-		saved = errno;
-		(void)sys->close(sys, *fd);
-		*fd = -1;
-	}
-	return *fd >= 0 ? PGR_OK : pgr_err_sys(err, saved, "could not open file \"%s\"", path);
 }
 
 static int sum_fd(struct pgr_run *r, int fd, const char *path, struct pgr_digest *d, uint64_t *size,
@@ -427,7 +428,7 @@ static int add_kept_file(struct pgr_run *r, struct pgr_manifest_writer *w, enum 
 	size_t len;
 	int fd, rc;
 
-	if (open_local(r, path, &fd, err) != PGR_OK)
+	if (pgr_localtree_open(r->sys, r->layout, path, &fd, err) != PGR_OK)
 		return PGR_ERR;
 	rc = r->sys->fstat(r->sys, fd, &st) == 0 ? PGR_OK : pgr_err_sys(err, errno, "could not stat file \"%s\"", path);
 	if (rc == PGR_OK)

@@ -363,6 +363,21 @@ const struct pgr_local_entry *pgr_localtree_find(const struct pgr_localtree *t, 
 	return t->n > 0 ? bsearch(&key, t->entries, t->n, sizeof(key), by_path) : NULL;
 }
 
+int pgr_localtree_open(const struct pgr_sys *sys, const struct pgr_layout *layout, const char *path, int *fd,
+		       struct pgr_err *err)
+{
+	const char *rest, *leaf;
+	int root, parent, saved;
+
+	pgr_layout_resolve(layout, path, &root, &rest);
+	if (pgr_fs_open_parent(sys, root, rest, &parent, &leaf, err) != PGR_OK)
+		return PGR_ERR;
+	*fd = sys->openat(sys, parent, leaf, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0);
+	saved = errno;
+	(void)sys->close(sys, parent); /* it was only looked into */
+	return *fd >= 0 ? PGR_OK : pgr_err_sys(err, saved, "could not open file \"%s\"", path);
+}
+
 /* ---- durability ---- */
 
 static int syncfs_at(const struct pgr_sys *sys, const struct pgr_layout *layout, const char *path, struct pgr_err *err)

@@ -53,6 +53,10 @@ int pgr_localtree_scan(struct pgr_localtree *out, const struct pgr_sys *sys, str
 /* NULL when it is not in it. */
 const struct pgr_local_entry *pgr_localtree_find(const struct pgr_localtree *t, const char *path);
 
+/* Opens what a path of the tree names, for reading; no link is followed.  *fd is the caller's. */
+int pgr_localtree_open(const struct pgr_sys *sys, const struct pgr_layout *layout, const char *path, int *fd,
+		       struct pgr_err *err) PGR_MUST_USE;
+
 /* syncfs on the file systems that are mounted below the roots (pgr_layout_syncfs has those of the roots). */
 int pgr_localtree_syncfs(const struct pgr_localtree *t, const struct pgr_sys *sys, const struct pgr_layout *layout,
 			 struct pgr_err *err) PGR_MUST_USE;
