@@ -87,13 +87,27 @@ static void on_print(void *arg, const char *line)
 	puts(line);
 }
 
+/* The stop latch of the run is set by now. */
+static bool may_retry(struct program *p, const struct pgr_err *err)
+{
+	struct pgr_stop *stop;
+	struct pgr_err ignored;
+	bool may = pgr_retry_may(err);
+
+	if (may || pgr_stop_new(&stop, &ignored) != PGR_OK)
+		return may;
+	may = pgr_retry_is_shutdown(err, &p->options.conn, pgr_sys_real(), stop);
+	pgr_stop_free(stop);
+	return may;
+}
+
 /* The reason comes before what the clean-up says. */
 static void on_failed(void *arg, const struct pgr_err *err)
 {
 	struct program *p = arg;
 
 	pgr_progress_line_end(&p->line);
-	p->again = p->attempt < p->options.retries && pgr_signals_seen(p->signals) == 0 && pgr_retry_may(err);
+	p->again = p->attempt < p->options.retries && pgr_signals_seen(p->signals) == 0 && may_retry(p, err);
 	if (p->again) {
 		pgr_say_warning(&p->msg, "trying again in %" PRId64 " s, attempt %u of %u: %s",
 				pgr_retry_wait_ms(p->attempt + 1) / 1000, p->attempt + 1, p->options.retries, err->msg);
