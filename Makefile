@@ -102,7 +102,6 @@ BACKUP_SRC = \
 	backup/listing.c \
 	backup/localtree.c \
 	backup/lowlevel.c \
-	backup/manifest_edit.c \
 	backup/manifest_list.c \
 	backup/manifest_reader.c \
 	backup/manifest_writer.c \
@@ -172,7 +171,7 @@ UNIT_TESTS = \
 	backup/test_delta_plan backup/test_dirsink backup/test_exclude backup/test_extract \
 	backup/test_filelist backup/test_filesum backup/test_full_label backup/test_incremental \
 	backup/test_inflate backup/test_kept backup/test_lane_delta backup/test_lane_work backup/test_lanes backup/test_layout \
-	backup/test_listing backup/test_localtree backup/test_lowlevel backup/test_manifest backup/test_manifest_edit \
+	backup/test_listing backup/test_localtree backup/test_lowlevel backup/test_manifest \
 	backup/test_olddir backup/test_packer backup/test_pagecheck backup/test_patch backup/test_ratelimit \
 	backup/test_readahead backup/test_recheck \
 	backup/test_recovery_conf backup/test_rowsum backup/test_sql backup/test_stream_check backup/test_summary_facts backup/test_tar \
@@ -297,12 +296,12 @@ check: ## build and run all tests on Debian's PostgreSQL (installs what is missi
 check-crash: ## cut the power of pgr-receivewal over 1,000 times for each compression (some minutes)
 	@tests/support/install-deps.sh check
 	@$(MAKE) --no-print-directory all powercut
-	$(PYTEST) -m long tests/integration
+	$(PYTEST) -m long tests/integration/test_powercut.py
 
-check-kills: ## kill pgr-basebackup --delta 200 times in each of several situations, and cut its power (some minutes)
+check-kills: ## all tests of --delta, with 200 kills in each of several situations, and power cuts (half an hour)
 	@tests/support/install-deps.sh check
 	@$(MAKE) --no-print-directory all relay powercut
-	PGR_KILLS=$${PGR_KILLS:-200} $(PYTEST) -k "kills or every_moment" tests/integration/test_delta_resume.py
+	PGR_KILLS=$${PGR_KILLS:-200} $(PYTEST) -m "long or not long" tests/integration/test_delta*.py
 
 check-matrix: ## the integration tests on every major from 10 to 18 (fetches the servers)
 	@tests/support/install-deps.sh matrix

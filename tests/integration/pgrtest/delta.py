@@ -51,6 +51,8 @@ def _filled(pg, clusters):
         server.sql(*_statements(TABLES))
         server.sql("CREATE TABLE here AS SELECT i AS id, md5(i::text) AS note FROM generate_series(1, 10000) i",
                    "CREATE UNIQUE INDEX ON here (id)", db="doomed")
+        for db in ("postgres", "doomed", "template1"):
+            server.sql("VACUUM", db=db)  # the first one changes nearly every page
         server.stop()
         kept = clusters.place.directory(memory=True)
         os.rmdir(kept)
@@ -72,6 +74,7 @@ class Scene:
         self.target = os.path.join(tmp, "standby")
         self.spaces = {}
         self._changes = self._copies = 0
+        self._through = None  # a relay that the last run has put into the connection string of the standby
         self._expected = []  # [(function, arguments, what it is to return)]
 
     # ---- what happens before
@@ -83,7 +86,7 @@ class Scene:
         """One of the test's own."""
         path = os.path.join(self.tmp, *names)
         if exists:
-            self.place.give(os.mkdir(path) or path)
+            self.place.give(os.mkdir(path, 0o700) or path)
         return path
 
     def mapping(self, suffix=""):
@@ -139,6 +142,7 @@ class Scene:
 
     def command(self, *options, server=None):
         """Arguments; `server` may be a relay."""
+        self._through = server
         way = [] if any(str(o).startswith("--delta") for o in options) else ["--delta"]
         return ["-D", self.target, "-R", *way, *FAST, *self.mapping(), *options, *(server or self.primary).address()]
 
@@ -191,6 +195,8 @@ class Scene:
     def follows(self):
         """It starts, comes to hold what the primary holds, and every page and index is sound."""
         self.primary.sql("CREATE TABLE IF NOT EXISTS afterwards AS SELECT generate_series(1, 1000) AS i")
+        if self._through:
+            self._lead_to_the_primary()
         standby = start_standby(self.clusters, self.pg, self.target, self.primary)
         standby.wait_replayed(self.primary.lsn())
         for db in self.databases():
@@ -202,6 +208,12 @@ class Scene:
                 self.place.call([self.pg.program(name), *(["--check"] if name == "pg_checksums" else []), "-D", self.target])
         return standby
 
+    def _lead_to_the_primary(self):
+        name = "postgresql.auto.conf" if self.pg.major >= 12 else "recovery.conf"
+        value = self.primary.conninfo().replace("'", "''")
+        with open(self.path(name), "a", encoding="utf-8") as f:
+            f.write(f"primary_conninfo = '{value}'\n")
+
     def is_right(self, but=(), wal=True):
         """All of it, on a server that is quiet since before the run."""
         self.is_complete(wal)
@@ -210,7 +222,6 @@ class Scene:
 
     def does_not_start(self):
         """No server takes the directory for a cluster."""
-        assert not os.path.exists(self.path("backup_manifest")), "an unfinished directory has a manifest"
         argv = [self.pg.program("postgres"), "-D", self.target, "-c", "listen_addresses=", "-c",
                 f"unix_socket_directories={self.place.sockets}"]
         before = set(os.listdir(self.target))

@@ -191,7 +191,7 @@ def missing(scene):
 
 @disturbed
 def empty(scene):
-    scene.place.give(os.mkdir(scene.target) or scene.target)
+    scene.place.give(os.mkdir(scene.target, 0o700) or scene.target)
 
 
 @disturbed
@@ -306,10 +306,8 @@ def files_with_several_names(scene):
 def with_other_modes(scene):
     scene.cold_copy()
     for n, name in enumerate(files_below(scene.target)):
-        if not name.endswith(".conf"):
+        if not name.endswith(".conf") and os.path.getsize(scene.path(name)) > 0:
             os.chmod(scene.path(name), [0o600, 0o400, 0o644, 0o777][n % 4])
-    for name in ("base", "global", "pg_wal", "pg_multixact/members"):
-        os.chmod(scene.path(name), 0o755)
     scene.change()
 
 

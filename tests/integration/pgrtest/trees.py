@@ -10,6 +10,8 @@ from .checks import paths_below
 # What two backups of one quiet cluster differ in (times, positions, counters), and what -R makes.
 VARIES = {"backup_label", "backup_manifest", "global/pg_control", "postgresql.auto.conf", "standby.signal",
           "recovery.conf"}
+# What a run makes for a moment to see whether the server sees it; a kill in that moment leaves it until the next run.
+PROBE = "pgr_probe."
 SEGMENT = re.compile(r"[0-9A-F]{24}")
 TYPES = {stat.S_IFREG: "file", stat.S_IFDIR: "directory", stat.S_IFLNK: "link", stat.S_IFIFO: "pipe",
          stat.S_IFSOCK: "socket"}
@@ -30,14 +32,14 @@ def picture(top, times=True):
     """{path: what it is} for everything below `top`, links not followed; with the times of files, not of directories."""
     if not os.path.lexists(top):
         return None
-    return {path: _entry(os.path.join(top, path), times) for path in ["", *paths_below(top)]}
+    return {path: _entry(os.path.join(top, path) if path else top, times) for path in ["", *paths_below(top)]}
 
 
 def _of_interest(top, but):
     """A backup's files but for WAL, what varies, and where tablespaces lie."""
-    return {path: entry for path, entry in picture(top, times=False).items()
+    return {path: entry for path, entry in (picture(top, times=False) or {}).items()
             if not path.startswith("pg_wal") and path not in VARIES and path not in but
-            and not re.fullmatch(r"pg_tblspc/\d+", path)
+            and not re.fullmatch(r"pg_tblspc/\d+", path) and not path.startswith(PROBE)
             # a cache, which the lanes' own sessions may make
             and not path.endswith("pg_internal.init")}
 
