@@ -102,6 +102,7 @@ BACKUP_SRC = \
 	backup/listing.c \
 	backup/localtree.c \
 	backup/lowlevel.c \
+	backup/manifest_edit.c \
 	backup/manifest_list.c \
 	backup/manifest_reader.c \
 	backup/manifest_writer.c \
@@ -171,7 +172,7 @@ UNIT_TESTS = \
 	backup/test_delta_plan backup/test_dirsink backup/test_exclude backup/test_extract \
 	backup/test_filelist backup/test_filesum backup/test_full_label backup/test_incremental \
 	backup/test_inflate backup/test_kept backup/test_lane_delta backup/test_lane_work backup/test_lanes backup/test_layout \
-	backup/test_listing backup/test_localtree backup/test_lowlevel backup/test_manifest \
+	backup/test_listing backup/test_localtree backup/test_lowlevel backup/test_manifest backup/test_manifest_edit \
 	backup/test_olddir backup/test_packer backup/test_pagecheck backup/test_patch backup/test_ratelimit \
 	backup/test_readahead backup/test_recheck \
 	backup/test_recovery_conf backup/test_rowsum backup/test_sql backup/test_stream_check backup/test_summary_facts backup/test_tar \

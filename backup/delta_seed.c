@@ -15,6 +15,7 @@
 #include "backup/layout.h"
 #include "backup/lowlevel.h"
 #include "backup/manifest.h"
+#include "backup/manifest_edit.h"
 #include "backup/olddir.h"
 #include "backup/run.h"
 #include "common/fs.h"
@@ -457,11 +458,87 @@ int pgr_delta_seed_add_kept(struct pgr_run *r, struct pgr_manifest_writer *w, en
 	return PGR_OK;
 }
 
-/* ---- what it came to ---- */
-
 struct amount {
 	uint64_t files, bytes;
 };
+
+static struct amount kept(const struct pgr_run *r)
+{
+	const struct pgr_localtree *t = &r->delta.tree;
+	struct amount a = {0};
+
+	for (size_t i = 0; i < t->n; i++)
+		if (is_kept_here(r, &t->entries[i])) {
+			a.files++;
+			a.bytes += t->entries[i].size;
+		}
+	return a;
+}
+
+static int put_into_buf(void *arg, const void *data, size_t len, struct pgr_err *err)
+{
+	return pgr_buf_put(arg, data, len, err);
+}
+
+/* A manifest of the kept files. */
+static int make_kept_manifest(struct pgr_run *r, struct pgr_buf *out, struct pgr_err *err)
+{
+	struct pgr_manifest_writer *w;
+	int rc;
+
+	if (pgr_manifest_writer_new(&w, r->version, r->id.system_identifier, r->opts->manifest_force_encode,
+				    put_into_buf, out, err) != PGR_OK)
+		return PGR_ERR;
+	rc = pgr_delta_seed_add_kept(r, w, pgr_stream_seed_digest(r), err);
+	if (rc == PGR_OK)
+		rc = pgr_manifest_add_wal(w, r->start_tli, r->start, r->end, err);
+	if (rc == PGR_OK)
+		rc = pgr_manifest_writer_end(w, err);
+	pgr_manifest_writer_free(w);
+	return rc;
+}
+
+static bool is_path_kept(void *arg, const char *path)
+{
+	const struct pgr_run *r = arg;
+	const struct pgr_local_entry *e = pgr_localtree_find(&r->delta.tree, path);
+
+	return e != NULL && is_kept_here(r, e);
+}
+
+#define MANIFEST_MOST_BYTES ((size_t)1 << 30) /* some six million files */
+
+int pgr_delta_seed_edit_manifest(struct pgr_run *r, struct pgr_err *err)
+{
+	int root = is_delta(r) ? pgr_layout_root(r->layout, 0) : -1;
+	struct pgr_buf more = {0}, edited = {0};
+	char *text = NULL;
+	size_t len;
+	int rc;
+
+	if (!is_delta(r) || !r->manifest || kept(r).files == 0)
+		return PGR_OK;
+	rc = pgr_fs_read_file(r->sys, root, r->opts->data_dir, PGR_MANIFEST_TMP, MANIFEST_MOST_BYTES, &text, &len, err);
+	if (rc == PGR_MORE)
+		rc = pgr_err_set(err, PGR_E_DATA, "file \"%s/%s\" is gone", r->opts->data_dir, PGR_MANIFEST_TMP);
+	if (rc == PGR_OK)
+		rc = make_kept_manifest(r, &more, err);
+	if (rc == PGR_OK) {
+		const struct pgr_manifest_edit e = {
+			.drops = is_path_kept, .arg = r, .more = (const char *)more.data, .more_len = more.len};
+
+		rc = pgr_manifest_apply(&e, text, len, &edited, err);
+	}
+	if (rc == PGR_OK)
+		rc = pgr_fs_write_file(r->sys, root, r->opts->data_dir, PGR_MANIFEST_TMP, ".new", edited.data,
+				       edited.len, pgr_layout_file_mode(r->layout), r->opts->sync, err);
+	free(text);
+	pgr_buf_fini(&more);
+	pgr_buf_fini(&edited);
+	return rc;
+}
+
+/* ---- what it came to ---- */
 
 /* What every run writes anew at its end: nobody misses the old one. */
 static bool is_written_anew(const struct pgr_run *r, const char *path)
@@ -489,19 +566,6 @@ static struct amount removed(const struct pgr_run *r)
 		a.files++;
 		a.bytes += e->size;
 	}
-	return a;
-}
-
-static struct amount kept(const struct pgr_run *r)
-{
-	const struct pgr_localtree *t = &r->delta.tree;
-	struct amount a = {0};
-
-	for (size_t i = 0; i < t->n; i++)
-		if (is_kept_here(r, &t->entries[i])) {
-			a.files++;
-			a.bytes += t->entries[i].size;
-		}
 	return a;
 }
 

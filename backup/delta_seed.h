@@ -86,6 +86,9 @@ void pgr_delta_seed_tell(struct pgr_run *r);
 int pgr_delta_seed_add_kept(struct pgr_run *r, struct pgr_manifest_writer *w, enum pgr_digest_algo algo,
 			    struct pgr_err *err) PGR_MUST_USE;
 
+/* Of a full copy: in the manifest that the server sent, kept files become what they are here. */
+int pgr_delta_seed_edit_manifest(struct pgr_run *r, struct pgr_err *err) PGR_MUST_USE;
+
 /* When every file is written: makes durable what no writer of this run has synced. */
 int pgr_delta_seed_sync(struct pgr_run *r, struct pgr_err *err) PGR_MUST_USE;
 

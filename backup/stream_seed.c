@@ -307,9 +307,15 @@ void pgr_stream_seed_release(struct pgr_run *r)
 	r->bb = NULL;
 }
 
+/* Until here the manifest was what the server says of its files. */
+static int stream_verify(struct pgr_run *r, struct pgr_err *err)
+{
+	return pgr_stream_seed_verify(r, err) == PGR_OK ? pgr_delta_seed_edit_manifest(r, err) : PGR_ERR;
+}
+
 const struct pgr_seed_source pgr_stream_seed = {
 	.start = stream_start,
 	.copy = stream_copy,
 	.end = pgr_stream_seed_end,
-	.verify = pgr_stream_seed_verify,
+	.verify = stream_verify,
 };

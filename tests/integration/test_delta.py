@@ -514,7 +514,6 @@ def test_a_full_copy_where_nothing_else_is_possible(pg, scene):
 
 
 @pytest.mark.long
-@pytest.mark.xfail(strict=True, reason="the manifest is the server's, and tells of its files where others were kept")
 def test_a_full_copy_keeps_configuration(scene):
     configured(scene)
     scene.quiesce()
