@@ -63,9 +63,12 @@ class Process:
     def _ends_within(self, seconds):
         fd = os.pidfd_open(self.pid)
         try:
-            return bool(select.select([fd], [], [], seconds)[0])
+            if not select.select([fd], [], [], seconds)[0]:
+                return False
         finally:
             os.close(fd)
+        os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)  # a debugger hears of it before us
+        return True
 
     def end(self):
         """Kills what is left of it, once."""
