@@ -307,7 +307,7 @@ def with_other_modes(scene):
     scene.cold_copy()
     for n, name in enumerate(files_below(scene.target)):
         if not name.endswith(".conf") and os.path.getsize(scene.path(name)) > 0:
-            os.chmod(scene.path(name), [0o600, 0o400, 0o644, 0o777][n % 4])
+            os.chmod(scene.path(name), [0o600, 0o640, 0o644, 0o777][n % 4])
     scene.change()
 
 
