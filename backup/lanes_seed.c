@@ -267,6 +267,33 @@ static bool is_there(const struct pgr_run *r, size_t i)
 	return r->delta.plan.n > 0 && r->delta.plan.files[i].action == PGR_DELTA_KEEP;
 }
 
+/* A directory that was here becomes what a new one would be. */
+static int mend_mode(struct pgr_run *r, const char *path, struct pgr_err *err)
+{
+	const struct pgr_sys *sys = r->sys;
+	mode_t mode = pgr_layout_dir_mode(r->layout);
+	const char *rest, *leaf;
+	int root, parent, fd, rc = PGR_OK;
+	struct stat st;
+
+	pgr_layout_resolve(r->layout, path, &root, &rest);
+	if (rest[0] == '\0' || pgr_keep_matches(&r->delta.keep, path))
+		return PGR_OK;
+	if (pgr_fs_open_parent(sys, root, rest, &parent, &leaf, err) != PGR_OK)
+		return PGR_ERR;
+	fd = sys->openat(sys, parent, leaf, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0);
+	if (fd < 0 && errno == ENOENT)
+		rc = PGR_OK; /* in pg_wal, which was emptied: the layout has made what must be there */
+	else if (fd < 0 || sys->fstat(sys, fd, &st) != 0)
+		rc = pgr_err_sys(err, errno, "could not open directory \"%s\"", path);
+	else if ((st.st_mode & 07777) != mode && sys->fchmod(sys, fd, mode) != 0)
+		rc = pgr_err_sys(err, errno, "could not set permissions on directory \"%s\"", path);
+	if (fd >= 0)
+		(void)sys->close(sys, fd); /* nothing was written through it */
+	(void)sys->close(sys, parent);
+	return rc;
+}
+
 static int make_directories(struct pgr_run *r, struct pgr_err *err)
 {
 	int wal_root;
@@ -274,8 +301,9 @@ static int make_directories(struct pgr_run *r, struct pgr_err *err)
 	if (pgr_layout_wal_root(r->layout, &wal_root, err) != PGR_OK)
 		return PGR_ERR;
 	for (size_t i = 0; i < r->list.n; i++)
-		if (r->list.entries[i].is_dir && !is_there(r, i) &&
-		    make_directory(r, r->list.entries[i].path, err) != PGR_OK)
+		if (r->list.entries[i].is_dir &&
+		    (is_there(r, i) ? mend_mode(r, r->list.entries[i].path, err)
+				    : make_directory(r, r->list.entries[i].path, err)) != PGR_OK)
 			return PGR_ERR;
 	return pgr_layout_link_tablespaces(r->layout, err);
 }

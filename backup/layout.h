@@ -70,8 +70,8 @@ int pgr_layout_prepare_tablespaces(struct pgr_layout *l, const struct pgr_bb_tab
 /*
  * In place, when the directory cannot start any more (pgr_olddir_take_over): the data directory's mode is set; pg_wal
  * becomes what it is in a fresh seed: a directory or link, as pgr_layout_prepare found or decided, with nothing in it
- * but PGR_LOST_FOUND; directories of in-place tablespaces are made.  Nothing is to be done where the data directory was
- * empty.  Where a link to another WAL directory is replaced, that one is left as it is.
+ * but PGR_LOST_FOUND; directories of in-place tablespaces are made.  No more than the mode is to be done where the data
+ * directory was empty.  Where a link to another WAL directory is replaced, that one is left as it is.
  */
 int pgr_layout_take_over(struct pgr_layout *l, struct pgr_err *err) PGR_MUST_USE;
 

@@ -522,9 +522,13 @@ static int take_in_place(const struct pgr_layout *l, struct pgr_space *s, struct
 
 int pgr_layout_take_over(struct pgr_layout *l, struct pgr_err *err)
 {
+	if (!l->in_place)
+		return PGR_OK;
+	if (set_mode(l, err) != PGR_OK)
+		return PGR_ERR;
 	if (!l->old)
 		return PGR_OK;
-	if (set_mode(l, err) != PGR_OK || take_wal(l, err) != PGR_OK)
+	if (take_wal(l, err) != PGR_OK)
 		return PGR_ERR;
 	for (size_t i = 0; i < l->nspaces; i++)
 		if (take_in_place(l, &l->spaces[i], err) != PGR_OK)

@@ -1005,7 +1005,7 @@ START_TEST(old_data_empty)
 	tmp_check_link(&tree, "data/pg_wal", wal_dir);
 	must(prepare_spaces());
 	must(pgr_layout_take_over(layout, &err));
-	ck_assert_uint_eq(tmp_mode(&tree, "data"), S_IFDIR | 0755);
+	ck_assert_uint_eq(tmp_mode(&tree, "data"), S_IFDIR | 0700);
 	must(pgr_layout_link_tablespaces(layout, &err));
 	tmp_check_link(&tree, "data/pg_tblspc/16385", tmp_at(&tree, "ts"));
 	check_wal_root("wal", 1);
