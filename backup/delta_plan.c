@@ -159,7 +159,7 @@ static void decide_file(struct making *m, const struct pgr_list_entry *e, const 
 		m->out->nkeep++;
 		return;
 	}
-	if (here == NULL || here->type != PGR_LOCAL_FILE || here->linked) {
+	if (here == NULL || here->type != PGR_LOCAL_FILE || here->replaced) {
 		*f = (struct pgr_delta_file){PGR_DELTA_FETCH, 0};
 		m->out->nfetch++;
 		m->out->fetch_bytes += e->size;

@@ -149,6 +149,19 @@ static bool is_fatal(const struct pgr_err *err)
 	return err->cls == PGR_E_STOPPED || err->cls == PGR_E_NOMEM || err->cls == PGR_E_SYSTEM;
 }
 
+/* Always PGR_ERR. */
+static int refuse_summaries(const struct pgr_run *r, struct pgr_err *err)
+{
+	bool fatal = is_fatal(err);
+
+	pgr_err_prefix(err, "--delta=summary cannot be used");
+	if (!fatal && err->hint[0] == '\0')
+		pgr_err_hint(err, compares(r) ? "--delta=hash compares the files themselves, whatever they hold."
+					      : "--delta alone copies everything anew; for --delta=hash the role needs "
+						"what --print-grants prints.");
+	return PGR_ERR;
+}
+
 /* PGR_MORE: the source that was chosen before stays. */
 static int try_summaries(struct pgr_run *r, struct pgr_err *err)
 {
@@ -159,8 +172,10 @@ static int try_summaries(struct pgr_run *r, struct pgr_err *err)
 	if (!forced && compares(r) && pgr_olddir_kind(r->delta.dir) == PGR_OLDDIR_EMPTY)
 		return PGR_MORE;
 	if (pgr_summary_seed_open(r, err) != PGR_OK) {
-		if (forced || is_fatal(err))
-			return forced ? pgr_err_prefix(err, "--delta=summary cannot be used") : PGR_ERR;
+		if (forced)
+			return refuse_summaries(r, err);
+		if (is_fatal(err))
+			return PGR_ERR;
 		pgr_run_info(r, "the server's WAL summaries cannot be used: %s", err->msg);
 		return PGR_MORE;
 	}

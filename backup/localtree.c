@@ -124,7 +124,7 @@ static int add(struct scan *s, int dirfd, const char *name, dev_t dev, const str
 		return pgr_err_nomem(s->err);
 	}
 	e.size = e.type == PGR_LOCAL_FILE ? (uint64_t)st->st_size : 0;
-	e.linked = e.type == PGR_LOCAL_FILE && st->st_nlink > 1;
+	e.replaced = e.type == PGR_LOCAL_FILE && (st->st_nlink > 1 || (st->st_mode & 0600) != 0600);
 	e.mounted = pgr_is_mounted(s->sys, dirfd, name, st, dev);
 	e.is_root = e.type == PGR_LOCAL_DIR && is_root(s, st);
 	s->out->total_bytes += e.size;

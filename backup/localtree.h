@@ -23,7 +23,11 @@ struct pgr_local_entry {
 	char *target;  /* of a link; NULL */
 	uint64_t size; /* of a file */
 	enum pgr_local_type type;
-	bool linked;  /* a file that has other names as well: written in place, it would change under those, too */
+	/*
+	 * A file that is not to be written in place: it has other names as well, and would change under those, too; or its
+	 * owner may not read and write it.
+	 */
+	bool replaced;
 	bool mounted; /* another file system is mounted here: it cannot be removed */
 	bool is_root; /* a directory that is a root of the layout under another name: it was not entered */
 };

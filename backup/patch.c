@@ -353,7 +353,7 @@ struct target {
 static int find_target(const struct job *j, const char *path, struct target *t, struct pgr_err *err)
 {
 	t->old = pgr_localtree_find(j->p->tree, path);
-	if (j->p->limits == NULL || t->old == NULL || t->old->type != PGR_LOCAL_FILE || t->old->linked ||
+	if (j->p->limits == NULL || t->old == NULL || t->old->type != PGR_LOCAL_FILE || t->old->replaced ||
 	    t->rel.fork[0] != '\0')
 		return pgr_err_set(err, PGR_E_DATA,
 				   "the server sent an increment of file \"%s\", which was not asked for", path);

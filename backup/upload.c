@@ -28,7 +28,7 @@ bool pgr_upload_may_patch(const struct pgr_upload *u, const struct pgr_local_ent
 {
 	struct pgr_relfile r;
 
-	if (e->type != PGR_LOCAL_FILE || e->linked || !pgr_relfile_parse(e->path, &r) || r.temporary ||
+	if (e->type != PGR_LOCAL_FILE || e->replaced || !pgr_relfile_parse(e->path, &r) || r.temporary ||
 	    r.fork[0] != '\0')
 		return false;
 	if (e->size == 0 || e->size % u->page_bytes != 0 || e->size / u->page_bytes > u->segment_blocks)

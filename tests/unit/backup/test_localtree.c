@@ -101,7 +101,7 @@ static void check_tree(const char *want)
 			ck_assert_int_eq(pgr_buf_printf(&is, &e, "%zu", (size_t)x->size), PGR_OK);
 		ck_assert_int_eq(x->target != NULL, x->type == PGR_LOCAL_LINK);
 		ck_assert_int_eq(pgr_buf_printf(&is, &e, "%s%s%s%s%s\n", x->target != NULL ? ">" : "",
-						x->target != NULL ? x->target : "", x->linked ? " linked" : "",
+						x->target != NULL ? x->target : "", x->replaced ? " replaced" : "",
 						x->mounted ? " mounted" : "", x->is_root ? " root" : ""),
 				 PGR_OK);
 		total += x->size;
@@ -166,7 +166,20 @@ START_TEST(hard_links)
 	tmp_write(&tree, "data/a", "123");
 	ck_assert_int_eq(link(tmp_at(&tree, "data/a"), tmp_at(&tree, "elsewhere")), 0);
 	scan(pgr_sys_real());
-	check_tree("PG_VERSION f3\na f3 linked\n");
+	check_tree("PG_VERSION f3\na f3 replaced\n");
+}
+END_TEST
+
+START_TEST(no_permission)
+{
+	tmp_write(&tree, "data/a", "123");
+	tmp_write(&tree, "data/b", "123");
+	tmp_write(&tree, "data/c", "123");
+	ck_assert_int_eq(chmod(tmp_at(&tree, "data/a"), 0400), 0);
+	ck_assert_int_eq(chmod(tmp_at(&tree, "data/b"), 0200), 0);
+	ck_assert_int_eq(chmod(tmp_at(&tree, "data/c"), 0644), 0);
+	scan(pgr_sys_real());
+	check_tree("PG_VERSION f3\na f3 replaced\nb f3 replaced\nc f3\n");
 }
 END_TEST
 
@@ -599,6 +612,7 @@ static Suite *localtree_suite(void)
 	tcase_add_test(t, all_kinds);
 	tcase_add_test(t, nothing);
 	tcase_add_test(t, hard_links);
+	tcase_add_test(t, no_permission);
 	tcase_add_test(t, many);
 	tcase_add_test(t, too_deep);
 	tcase_add_test(t, wal_directory);

@@ -69,7 +69,7 @@ static void setup(void)
 		entries[i] = (struct pgr_local_entry){.path = strdup(files[i].path),
 						      .type = files[i].type,
 						      .size = files[i].size,
-						      .linked = files[i].linked};
+						      .replaced = files[i].linked};
 	tree = (struct pgr_localtree){.entries = entries, .n = N};
 	upload = (struct pgr_upload){
 		.system_identifier = "7712345678901234567",
