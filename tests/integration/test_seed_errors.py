@@ -266,7 +266,8 @@ def test_server_is_shut_down(pg, clusters, run, tmp, target, mode):
     process = start_slow_copy(run, server, target)
     server.stop(mode)
     failed(process)
-    assert any(words in process.err for words in ("terminating connection", "server closed", "server shut down"))
+    assert any(words in process.err for words in
+               ("terminating connection", "server closed", "server shut down", "system is shutting down"))
     nothing_left(tmp)
 
 
