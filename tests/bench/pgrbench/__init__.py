@@ -7,5 +7,6 @@ cases     what is compared
 contest   runs a case, round after round
 page      docs/BENCHMARKS.md
 delta_*   the same for old copies that are made over
+memory    a bound on what several processes use together
 plot      its drawings
 """

@@ -7,6 +7,7 @@ from .data import Data
 STOCK, OURS = "pg_basebackup", "pgr-basebackup"
 PERCENTS = (0, 1, 10, 50)
 LINE_BYTES = 100_000_000  # a second, in each direction
+MEMORY_SHARE = 10
 
 
 @dataclass(frozen=True)
@@ -15,6 +16,7 @@ class Contestant:
 
     program   "stock", "ours" (full copies), "delta", "rsync"
     percent   of the pages differ in the directory that it begins with; None: there is none
+    killed    it begins with what the same command left that was killed when half of the database had come
     way       what a reader calls it, whatever the percentage
     """
 
@@ -23,6 +25,7 @@ class Contestant:
     way: str
     options: tuple = ()
     percent: int = None
+    killed: bool = False
     against: str = STOCK
 
 
@@ -34,6 +37,7 @@ class Case:
     data: Data
     contestants: list
     line: int = 0  # bytes a second; 0: as much as the loopback takes
+    memory_share: int = 0  # server and client have this part of the database's size; 0: what the machine has
 
     def contestant(self, percent, way):
         return next(c for c in self.contestants if (c.percent, c.way) == (percent, way))
@@ -60,10 +64,21 @@ def ways(summaries):
     return [*found, ("rsync", "rsync", ()), ("rsync --checksum", "rsync", ("--checksum",))]
 
 
-def _contestants(summaries):
+def _contestants(summaries, percents=PERCENTS):
     full = [Contestant(STOCK, "stock", STOCK), Contestant(OURS, "ours", OURS)]
     return full + [Contestant(f"{way}, {percent} %", program, way, options, percent)
-                   for percent in PERCENTS for way, program, options in ways(summaries)]
+                   for percent in percents for way, program, options in ways(summaries)]
+
+
+def killed(way):
+    return f"{way}, killed halfway"
+
+
+def _resumed(summaries):
+    """The time of what was killed is nobody's."""
+    return [Contestant(OURS, "ours", OURS)] + [
+        Contestant(killed(way), program, way, options, killed=True)
+        for way, program, options in ways(summaries) if program == "delta"]
 
 
 def all_cases(gigabytes, summaries):
@@ -75,5 +90,12 @@ def all_cases(gigabytes, summaries):
         Case("delta-line", f"A line of {LINE_BYTES // 1_000_000} MB/s",
              "A relay passes so much in each direction, over all connections together.", data,
              _contestants(summaries), LINE_BYTES),
+        Case("delta-resume", "Killed, and run again",
+             "A first seed is killed when half of the database has come; what is measured is the same command's next run.",
+             data, _resumed(summaries)),
+        Case("delta-memory", f"A database of {MEMORY_SHARE} times the memory",
+             "Server and client together, with what they have in the page cache, are held to a "
+             f"{MEMORY_SHARE}th of the database's size, and nothing of it is in memory when they begin.",
+             data, _contestants(summaries, PERCENTS[:2]), memory_share=MEMORY_SHARE),
     ]
     return {case.key: case for case in cases}

@@ -1,8 +1,8 @@
 """What --delta is to reach, and what it has reached."""
 
-from .delta_cases import OURS, STOCK, ways
+from .delta_cases import OURS, STOCK, killed, ways
 from .figures import Spread, times_as_fast
-from .wal_goals import Goal
+from .goal import Goal
 
 
 def of_database(result, database_bytes):
@@ -16,7 +16,7 @@ def _result(case, name):
 
 def goals(cases, summaries):
     """cases: {key: what a contest returned}.  Only what was measured."""
-    near, line = cases.get("delta"), cases.get("delta-line")
+    near, line, resume = (cases.get(key) for key in ("delta", "delta-line", "delta-resume"))
     found = []
     for way, program, _ in ways(summaries):
         if program != "delta":
@@ -31,4 +31,7 @@ def goals(cases, summaries):
         for full in (STOCK, OURS):
             found.append(Goal(f"1 % of the pages changed, a line of 100 MB/s: `{way}`, times as fast as a full `{full}`",
                               times_as_fast(_result(line, f"{way}, 1 %"), _result(line, full)), 8))
+        found.append(Goal(f"Killed at 50 %: bytes on the wire of the next `{way}`, in percent of the database",
+                          of_database(_result(resume, killed(way)), resume["data"]["bytes"]) if resume else None,
+                          55, True))
     return [goal for goal in found if goal.found is not None]

@@ -27,6 +27,9 @@ METHOD = """\
 - Before each run the old copy is put back and synced, and what it holds leaves the page cache; the server makes a
   checkpoint, and its data is read once, so that it is in the page cache. Then we wait until the disk has nothing to do.
   A full copy begins with an empty directory.
+- Where a run is killed halfway, the kill comes when as many bytes as half of the database has were seen at the loopback.
+- Where the memory is held short, server, rsync daemon and client are one control group with a limit of memory, and of
+  the server's data nothing is in the page cache at the beginning.
 - `pg_basebackup` and `pgr-basebackup` run as shipped: WAL streamed along, a manifest with CRC-32C, page checksums
   verified, everything synced at the end.
 - rsync runs against a daemon of its own on the server's directory, between backup start and stop over SQL, with

@@ -48,7 +48,7 @@ def _seconds(stat):
     return sum(int(field) for field in stat[11:15]) * TICK if stat else 0.0
 
 
-def _children(parent):
+def children(parent):
     """{pid: stat}, zombies too: nobody else accounts for their time yet."""
     stats = {int(name): _stat(name) for name in os.listdir("/proc") if name.isdigit()}
     return {pid: stat for pid, stat in stats.items() if stat and int(stat[1]) == parent}
@@ -56,7 +56,7 @@ def _children(parent):
 
 def family_seconds(pid):
     """Processor seconds of a process and its children; those that it has buried are in its own account."""
-    return _seconds(_stat(pid)) + sum(_seconds(stat) for stat in _children(pid).values())
+    return _seconds(_stat(pid)) + sum(_seconds(stat) for stat in children(pid).values())
 
 
 def family_written(pid):
@@ -114,7 +114,7 @@ class _Accounts:
 
     def __init__(self, server_pid, helpers=()):
         self._server, self._helpers = server_pid, helpers
-        self._processes = set(_children(server_pid))
+        self._processes = set(children(server_pid))
         self._before = {**self._machine(), "server_cpu": family_seconds(server_pid)}
 
     def _machine(self):
@@ -125,7 +125,7 @@ class _Accounts:
     def difference(self):
         """The server's processes for this client may outlive it by a moment, which is still on its account."""
         after = self._machine()
-        wait_until(lambda: set(_children(self._server)) <= self._processes, "the client's server processes are gone")
+        wait_until(lambda: set(children(self._server)) <= self._processes, "the client's server processes are gone")
         after["server_cpu"] = family_seconds(self._server)
         return {name: after[name] - value for name, value in self._before.items()}
 
