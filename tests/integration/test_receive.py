@@ -159,6 +159,9 @@ def test_several_promotions_while_it_was_off(source, run, tmp):
 def follower(pg, source, of, clusters, run, path):
     """A standby of `of`, which follows `source` itself or through others."""
     run.basebackup("-D", path, "-R", "-c", "fast", *of.address())
+    if pg.major < 12:  # later ones follow promotions of their server without being told
+        with open(os.path.join(path, "recovery.conf"), "a", encoding="utf-8") as f:
+            f.write("recovery_target_timeline = 'latest'\n")
     standby = start_standby(clusters, pg, path, of)
     standby.wait_replayed(source.lsn())
     return standby
