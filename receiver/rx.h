@@ -86,6 +86,9 @@ struct pgr_receiver {
 	pgr_lsn asked;		/* a sync was asked for up to here */
 	int64_t asked_ms;	/* then, or when the last segment was finished */
 	int64_t unasked_ms;	/* since then something is written that none was asked for; PGR_NO_DEADLINE: nothing */
+	pgr_lsn timed;		/* a request whose time is taken ends here; PGR_LSN_INVALID: none */
+	int64_t timed_ms;	/* it was made then */
+	bool slow_syncs;	/* the last one whose time was taken took long, or there was none */
 	pgr_lsn wal_end;	/* where the server's WAL ends, says the last message */
 
 	/* the first page of each segment */

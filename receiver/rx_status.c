@@ -21,6 +21,13 @@
  */
 #define REST_WAIT_MS 2
 
+/*
+ * Where syncs take less than this the thread that receives does them itself, between messages: nobody has to be woken
+ * up, and one message reports what is written and flushed.  Elsewhere the store's thread does, so that receiving goes
+ * on and what is written is reported at once.
+ */
+#define SLOW_SYNC_MS 2
+
 void pgr_rx_status_init(struct pgr_receiver *r)
 {
 	r->next_status_ms = pgr_rx_now_ms(r) + r->status_interval_ms;
@@ -30,6 +37,8 @@ void pgr_rx_status_init(struct pgr_receiver *r)
 	r->asked = pgr_rx_position(r);
 	r->asked_ms = pgr_rx_now_ms(r);
 	r->unasked_ms = PGR_NO_DEADLINE;
+	r->timed = PGR_LSN_INVALID;
+	r->slow_syncs = true;
 	r->wal_end = PGR_LSN_INVALID;
 }
 
@@ -86,6 +95,10 @@ int pgr_rx_progress(struct pgr_receiver *r, struct pgr_err *err)
 	if (pgr_walstore_check(r->store, err) != PGR_OK)
 		return PGR_ERR;
 	pgr_rx_publish(r);
+	if (r->timed != PGR_LSN_INVALID && synced >= r->timed) {
+		r->slow_syncs = pgr_rx_now_ms(r) - r->timed_ms >= SLOW_SYNC_MS;
+		r->timed = PGR_LSN_INVALID;
+	}
 	due = tell_finished_segments(r) && r->status_interval_ms > 0;
 	if (r->report_flush && synced > r->reported)
 		due = due || r->synchronous || (r->owed != PGR_LSN_INVALID && synced >= r->owed);
@@ -116,12 +129,16 @@ int pgr_rx_report_if_due(struct pgr_receiver *r, struct pgr_err *err)
 	return PGR_OK;
 }
 
-static int ask_sync(struct pgr_receiver *r, struct pgr_err *err)
+static int ask_sync(struct pgr_receiver *r, bool here, struct pgr_err *err)
 {
 	r->asked = pgr_rx_position(r);
 	r->asked_ms = pgr_rx_now_ms(r);
 	r->unasked_ms = PGR_NO_DEADLINE;
-	return pgr_walstore_request_sync(r->store, err);
+	if (r->timed == PGR_LSN_INVALID) {
+		r->timed = r->asked;
+		r->timed_ms = r->asked_ms;
+	}
+	return pgr_walstore_request_sync(r->store, here, err);
 }
 
 /*
@@ -154,7 +171,7 @@ int pgr_rx_wrote(struct pgr_receiver *r, struct pgr_err *err)
 		r->unasked_ms = pgr_rx_now_ms(r);
 	if (pgr_rx_position(r) - r->asked < SYNC_BURST_BYTES || !is_sync_due(r))
 		return PGR_OK;
-	return ask_sync(r, err);
+	return ask_sync(r, false, err);
 }
 
 /* The server hears of what is written too, before it is durable: synchronous_commit = remote_write waits for no more.
@@ -163,7 +180,7 @@ int pgr_rx_sync_if_due(struct pgr_receiver *r, struct pgr_err *err)
 {
 	if (!is_sync_due(r))
 		return PGR_OK;
-	if (ask_sync(r, err) != PGR_OK)
+	if (ask_sync(r, !r->slow_syncs, err) != PGR_OK)
 		return PGR_ERR;
 	return is_unsynced(r) ? pgr_rx_send_status(r, false, err) : PGR_OK;
 }
@@ -175,7 +192,7 @@ int pgr_rx_sync_if_due(struct pgr_receiver *r, struct pgr_err *err)
 int pgr_rx_answer(struct pgr_receiver *r, struct pgr_err *err)
 {
 	if (r->report_flush && is_unsynced(r)) {
-		if (ask_sync(r, err) != PGR_OK)
+		if (ask_sync(r, false, err) != PGR_OK)
 			return PGR_ERR;
 		r->owed = pgr_rx_position(r);
 	}

@@ -25,7 +25,7 @@ enum ahead {
 /*
  * - segs[0..n) in the order of the WAL; all but the last are complete.
  * - busy: the syncer works without the lock on copies of the first segments or makes a file ahead; only it takes
- *   segments away, so that what the owner adds meanwhile stands behind them.
+ *   segments away, so that what the owner adds meanwhile stands behind them.  The owner may do a round in its place.
  * - requested, synced <= written; synced only changes under lock.
  */
 struct pgr_syncer {
@@ -204,7 +204,6 @@ static void run_round(struct pgr_syncer *s)
 		latch(s, &err);
 	if (valid)
 		publish(s, r.target);
-	tell(s);
 }
 
 /*
@@ -234,12 +233,14 @@ static void *thread_main(void *arg)
 
 	pthread_mutex_lock(&s->lock);
 	while (!s->quit) {
-		if (is_due(s))
+		if (!s->busy && is_due(s)) {
 			run_round(s);
-		else if (is_ahead_due(s))
+			tell(s);
+		} else if (!s->busy && is_ahead_due(s)) {
 			make_ahead(s);
-		else
+		} else {
 			pthread_cond_wait(&s->work, &s->lock);
+		}
 	}
 	pthread_mutex_unlock(&s->lock);
 	return NULL;
@@ -251,8 +252,19 @@ static void start_work(struct pgr_syncer *s)
 	if (s->threaded)
 		pthread_cond_signal(&s->work);
 	else
-		while (is_due(s))
+		while (is_due(s)) {
 			run_round(s);
+			tell(s);
+		}
+}
+
+/* The thread, woken meanwhile for something else, has left that for later. */
+static void run_round_here(struct pgr_syncer *s)
+{
+	if (is_due(s))
+		run_round(s);
+	if (is_ahead_due(s))
+		pthread_cond_signal(&s->work);
 }
 
 /* ---- making and freeing ---- */
@@ -449,23 +461,26 @@ int pgr_syncer_finish(struct pgr_syncer *s, pgr_lsn lsn, struct pgr_err *err)
 	return rc;
 }
 
-static int request_locked(struct pgr_syncer *s, struct pgr_err *err)
+static int request_locked(struct pgr_syncer *s, bool here, struct pgr_err *err)
 {
 	int rc = check(s, err);
 
 	if (rc != PGR_OK)
 		return rc;
 	s->requested = atomic_load(&s->written);
-	start_work(s);
+	if (here && !s->busy && count_complete(s) == 0)
+		run_round_here(s);
+	else
+		start_work(s);
 	return check(s, err);
 }
 
-int pgr_syncer_request(struct pgr_syncer *s, struct pgr_err *err)
+int pgr_syncer_request(struct pgr_syncer *s, bool here, struct pgr_err *err)
 {
 	int rc;
 
 	pthread_mutex_lock(&s->lock);
-	rc = request_locked(s, err);
+	rc = request_locked(s, here, err);
 	pthread_mutex_unlock(&s->lock);
 	return rc;
 }
@@ -475,7 +490,7 @@ int pgr_syncer_wait(struct pgr_syncer *s, struct pgr_err *err)
 	int rc;
 
 	pthread_mutex_lock(&s->lock);
-	rc = request_locked(s, err);
+	rc = request_locked(s, false, err);
 	while (rc == PGR_OK && is_due(s)) {
 		pthread_cond_wait(&s->done, &s->lock);
 		rc = check(s, err);

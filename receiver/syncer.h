@@ -78,8 +78,12 @@ void pgr_syncer_wrote(struct pgr_syncer *s, pgr_lsn lsn);
 /* The open segment is complete and ends at `lsn`. */
 int pgr_syncer_finish(struct pgr_syncer *s, pgr_lsn lsn, struct pgr_err *err) PGR_MUST_USE;
 
-/* Everything written shall be made durable; does not wait. */
-int pgr_syncer_request(struct pgr_syncer *s, struct pgr_err *err) PGR_MUST_USE;
+/*
+ * Everything written shall be made durable; does not wait.  With `here` it is done by this call when the syncer has
+ * nothing to do and there is only the open segment: on a disk whose syncs are quick that is quicker than to wake up
+ * another thread.
+ */
+int pgr_syncer_request(struct pgr_syncer *s, bool here, struct pgr_err *err) PGR_MUST_USE;
 
 /* The same, and waits for it. */
 int pgr_syncer_wait(struct pgr_syncer *s, struct pgr_err *err) PGR_MUST_USE;

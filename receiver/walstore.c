@@ -288,9 +288,9 @@ int pgr_walstore_write(struct pgr_walstore *s, pgr_lsn lsn, const void *data, si
 	return PGR_OK;
 }
 
-int pgr_walstore_request_sync(struct pgr_walstore *s, struct pgr_err *err)
+int pgr_walstore_request_sync(struct pgr_walstore *s, bool here, struct pgr_err *err)
 {
-	return pgr_syncer_request(s->syncer, err);
+	return pgr_syncer_request(s->syncer, here, err);
 }
 
 int pgr_walstore_sync(struct pgr_walstore *s, struct pgr_err *err)

@@ -65,9 +65,11 @@ int pgr_walstore_begin(struct pgr_walstore *s, pgr_tli tli, pgr_lsn lsn, struct 
 int pgr_walstore_write(struct pgr_walstore *s, pgr_lsn lsn, const void *data, size_t len,
 		       struct pgr_err *err) PGR_MUST_USE;
 
-/* Asks that everything written so far be made durable, and does not wait.  Requests that come while a sync runs are
- * served together by the next one. */
-int pgr_walstore_request_sync(struct pgr_walstore *s, struct pgr_err *err) PGR_MUST_USE;
+/*
+ * Asks that everything written so far be made durable, and does not wait.  Requests that come while a sync runs are
+ * served together by the next one.  With `here` it may be done by this call (see pgr_syncer_request).
+ */
+int pgr_walstore_request_sync(struct pgr_walstore *s, bool here, struct pgr_err *err) PGR_MUST_USE;
 
 /* Makes everything written durable. */
 int pgr_walstore_sync(struct pgr_walstore *s, struct pgr_err *err) PGR_MUST_USE;

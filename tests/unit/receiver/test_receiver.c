@@ -2021,6 +2021,99 @@ START_TEST(requests_merge)
 }
 END_TEST
 
+static atomic_int syncs, syncs_here, syncs_there;
+static atomic_bool ahead_begun;
+static pthread_t here;
+
+/*
+ * The first WAL is not there before the store's thread makes the next segment's file: what is asked of that thread
+ * then comes behind it, and nothing is left for it to do.
+ */
+static int noticed_openat(const struct pgr_sys *sys, int dirfd, const char *name, int flags, mode_t mode)
+{
+	(void)sys;
+	if (strcmp(name, "xlogtemp.pgr") == 0)
+		atomic_store(&ahead_begun, true);
+	return openat(dirfd, name, flags, mode);
+}
+
+static ssize_t held_pwrite(const struct pgr_sys *sys, int fd, const void *buf, size_t len, off_t off)
+{
+	(void)sys;
+	while (!atomic_load(&ahead_begun))
+		sched_yield();
+	return pwrite(fd, buf, len, off);
+}
+
+/* What is written is reported before the other thread's sync of it. */
+static int counted_fsync(const struct pgr_sys *sys, int fd)
+{
+	(void)sys;
+	atomic_fetch_add(&syncs, 1);
+	while (!pthread_equal(pthread_self(), here) && atomic_load(&gate.statuses) < 1)
+		sched_yield();
+	return fsync(fd);
+}
+
+static int counted_fdatasync(const struct pgr_sys *sys, int fd)
+{
+	unsigned n;
+
+	(void)sys;
+	atomic_fetch_add(&syncs, 1);
+	if (pthread_equal(pthread_self(), here)) {
+		atomic_fetch_add(&syncs_here, 1);
+	} else {
+		n = 2 * (unsigned)atomic_fetch_add(&syncs_there, 1) + 3;
+		while (atomic_load(&gate.statuses) < n)
+			sched_yield();
+	}
+	return fdatasync(fd);
+}
+
+/* Each sync takes 5 ms, and nothing else any time. */
+static int64_t syncing_ms(const struct pgr_sys *sys)
+{
+	return standing_ms(sys) + 5 * (int64_t)atomic_load(&syncs);
+}
+
+/* Where syncs are quick the thread that receives does them, but for the first one; where they are slow it does none.
+ */
+START_TEST(quick_syncs_are_done_here)
+{
+	bool quick = _i == 0;
+	struct status st;
+
+	set_clock(quick ? standing_ms : syncing_ms);
+	fx.other.fsync = counted_fsync;
+	fx.other.fdatasync = counted_fdatasync;
+	fx.other.openat = noticed_openat;
+	fx.other.pwrite = held_pwrite;
+	here = pthread_self();
+	atomic_store(&ahead_begun, false);
+	atomic_store(&syncs, 0);
+	atomic_store(&syncs_here, 0);
+	atomic_store(&syncs_there, 0);
+	atomic_store(&gate.statuses, 0);
+	fx.other.wall_us = gate_us;
+	begin_synchronous(0);
+	for (unsigned i = 0; i < 8; i++) {
+		s_wal(START + i * 1000, 1000);
+		pgr_scripted_expect(fx.server, 'd');
+		if (i == 0 || !quick)
+			pgr_scripted_expect(fx.server, 'd');
+	}
+	s_complete("COPY 0");
+	pgr_scripted_eof(fx.server);
+	run_to(PGR_RECV_SERVER_CLOSED);
+	ck_assert_int_eq(syncs_here, quick ? 7 : 0);
+	ck_assert_int_eq(syncs_there, quick ? 0 : 7);
+	for (unsigned i = 2; quick && get_status(i, &st); i++)
+		ck_assert(st.write == START + i * 1000 && st.flush == st.write);
+	check_file(SEG3 ".partial", START, 8000);
+}
+END_TEST
+
 /* The disk stands still: the stream is held when enough segments wait for it, and goes on by itself. */
 START_TEST(slow_disk)
 {
@@ -2270,6 +2363,7 @@ int main(void)
 	tcase_add_test(thread, every_call_fails_once);
 	tcase_add_test(thread, keepalive_is_answered_at_once);
 	tcase_add_test(thread, requests_merge);
+	tcase_add_loop_test(thread, quick_syncs_are_done_here, 0, 2);
 	tcase_add_loop_test(thread, rest_does_not_come, 0, 6);
 	tcase_add_loop_test(thread, slow_disk, 0, 4);
 	tcase_add_test(thread, failure_behind_the_stream);
