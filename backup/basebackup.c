@@ -38,6 +38,15 @@ int pgr_run_connect(struct pgr_run *r, struct pgr_err *err)
 	return PGR_OK;
 }
 
+static int connect_first(struct pgr_run *r, struct pgr_err *err)
+{
+	if (pgr_run_connect(r, err) != PGR_OK)
+		return PGR_ERR;
+	if (r->opts->connected != NULL)
+		r->opts->connected(r->opts->arg, pgr_client_transport(r->client));
+	return PGR_OK;
+}
+
 static int check_version(struct pgr_run *r, struct pgr_err *err)
 {
 	const struct pgr_basebackup_opts *o = r->opts;
@@ -362,7 +371,7 @@ static int seed(struct pgr_run *r, struct pgr_err *err)
 {
 	static step *const all[] = {
 		pgr_delta_seed_open,
-		pgr_run_connect,
+		connect_first,
 		inspect_server,
 		pgr_delta_seed_check_server,
 		choose_source,
@@ -390,7 +399,7 @@ static int seed(struct pgr_run *r, struct pgr_err *err)
 static int look(struct pgr_run *r, struct pgr_err *err)
 {
 	static step *const all[] = {
-		pgr_delta_seed_open,	pgr_run_connect,
+		pgr_delta_seed_open,	connect_first,
 		inspect_server,		pgr_delta_seed_check_server,
 		choose_source,		pgr_delta_seed_choose,
 		prepare_layout,		pgr_delta_seed_check_layout,

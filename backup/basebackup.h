@@ -105,7 +105,8 @@ struct pgr_basebackup_opts {
 	void (*warning)(void *arg, const char *line);
 	void (*print)(void *arg, const char *line); /* what dry_run finds */
 	void (*progress)(void *arg, const struct pgr_progress *p);
-	void (*failed)(void *arg, const struct pgr_err *err); /* the run has failed; its clean-up follows */
+	void (*connected)(void *arg, const struct pgr_transport *t); /* the first connection is made */
+	void (*failed)(void *arg, const struct pgr_err *err);	     /* the run has failed; its clean-up follows */
 	pgr_notice_fn *notice;
 	void *arg;
 };

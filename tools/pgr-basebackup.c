@@ -2,7 +2,6 @@
  * pgr-basebackup: seeds a standby over PostgreSQL's own protocol.  Options, texts and exit codes are pg_basebackup's.
  */
 #include <errno.h>
-#include <inttypes.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -14,6 +13,7 @@
 #include "backup/sql.h"
 #include "common/stop.h"
 #include "common/sys.h"
+#include "tools/backoff.h"
 #include "tools/basebackup_options.h"
 #include "tools/connopts.h"
 #include "tools/message.h"
@@ -29,11 +29,14 @@ struct program {
 	atomic_int rate_steps; /* see struct pgr_basebackup_opts */
 
 	unsigned attempt; /* after failures; 0: the first run */
-	bool again;	  /* the run that failed is made again */
+	bool again;	  /* the run that failed is made again, */
+	int wait_ms;	  /* after so long */
 	bool error_said;
+	struct pgr_retry_server server; /* of the present attempt; only with --retry */
 
 	pthread_mutex_t stop_lock;
-	struct pgr_stop *stop; /* of the present attempt: each has its own */
+	struct pgr_stop *stop;	 /* of the present attempt: each has its own */
+	struct pgr_stop *asking; /* while it is asked why an attempt has failed; else NULL */
 };
 
 /* ---- what the run tells us ---- */
@@ -87,18 +90,43 @@ static void on_print(void *arg, const char *line)
 	puts(line);
 }
 
-/* The stop latch of the run is set by now. */
-static bool may_retry(struct program *p, const struct pgr_err *err)
+/* An attempt has a connection, and so the password. */
+static void on_connected(void *arg, const struct pgr_transport *t)
+{
+	struct program *p = arg;
+
+	if (p->options.retries > 0)
+		pgr_retry_note(&p->server, t, &p->options.conn, pgr_sys_real(), p->stop);
+}
+
+static void set_asking(struct program *p, struct pgr_stop *stop)
+{
+	pthread_mutex_lock(&p->stop_lock);
+	p->asking = stop;
+	pthread_mutex_unlock(&p->stop_lock);
+}
+
+/* The stop latch of the run is set by now, so that a signal needs another one to end the question. */
+static bool was_shutdown(struct program *p, const struct pgr_err *err)
 {
 	struct pgr_stop *stop;
 	struct pgr_err ignored;
-	bool may = pgr_retry_may(err);
+	bool was = false;
 
-	if (may || pgr_stop_new(&stop, &ignored) != PGR_OK)
-		return may;
-	may = pgr_retry_is_shutdown(err, &p->options.conn, pgr_sys_real(), stop);
+	if (pgr_stop_new(&stop, &ignored) != PGR_OK)
+		return false;
+	set_asking(p, stop);
+	if (pgr_signals_seen(p->signals) == 0)
+		was = pgr_retry_was_shutdown(&p->server, err, &p->options.conn, pgr_sys_real(), stop);
+	set_asking(p, NULL);
 	pgr_stop_free(stop);
-	return may;
+	return was;
+}
+
+static bool may_retry(struct program *p, const struct pgr_err *err)
+{
+	return p->attempt < p->options.retries && pgr_signals_seen(p->signals) == 0 &&
+	       (pgr_retry_may(err) || was_shutdown(p, err)) && pgr_signals_seen(p->signals) == 0;
 }
 
 /* The reason comes before what the clean-up says. */
@@ -107,10 +135,11 @@ static void on_failed(void *arg, const struct pgr_err *err)
 	struct program *p = arg;
 
 	pgr_progress_line_end(&p->line);
-	p->again = p->attempt < p->options.retries && pgr_signals_seen(p->signals) == 0 && may_retry(p, err);
+	p->again = may_retry(p, err);
 	if (p->again) {
-		pgr_say_warning(&p->msg, "trying again in %" PRId64 " s, attempt %u of %u: %s",
-				pgr_retry_wait_ms(p->attempt + 1) / 1000, p->attempt + 1, p->options.retries, err->msg);
+		p->wait_ms = pgr_backoff_draw_ms(p->attempt);
+		pgr_say_warning(&p->msg, "trying again in %d s, attempt %u of %u: %s", pgr_backoff_seconds(p->wait_ms),
+				p->attempt + 1, p->options.retries, err->msg);
 		return;
 	}
 	pgr_say_error(&p->msg, err);
@@ -129,6 +158,8 @@ static void on_signal(void *arg, int signo)
 	pgr_err_set(&why, PGR_E_STOPPED, "stopped by signal %d (%s)", signo, strsignal(signo));
 	pthread_mutex_lock(&p->stop_lock);
 	pgr_stop_post(p->stop, &why);
+	if (p->asking != NULL)
+		pgr_stop_post(p->asking, &why);
 	pthread_mutex_unlock(&p->stop_lock);
 }
 
@@ -153,6 +184,7 @@ static void attach(struct program *p)
 	o->print = on_print;
 	o->list_paths = p->msg.verbose > 0;
 	o->progress = p->options.show_progress ? on_progress : NULL;
+	o->connected = on_connected;
 	o->failed = on_failed;
 	o->notice = on_notice;
 	o->arg = p;
@@ -203,11 +235,10 @@ static int renew_stop(struct program *p, struct pgr_err *err)
 /* A signal ends the wait, and with it the program. */
 static int wait_for_next(struct program *p, struct pgr_err *err)
 {
-	int64_t ms = pgr_retry_wait_ms(++p->attempt);
-
+	p->attempt++;
 	if (renew_stop(p, err) != PGR_OK)
 		return PGR_ERR;
-	if (pgr_signals_seen(p->signals) == 0 && pgr_stop_wait(p->stop, pgr_sys_real(), ms, err) == PGR_OK)
+	if (pgr_signals_seen(p->signals) == 0 && pgr_stop_wait(p->stop, pgr_sys_real(), p->wait_ms, err) == PGR_OK)
 		return PGR_OK;
 	pgr_err_set(err, PGR_E_STOPPED, "stopped by a signal while waiting for the next attempt");
 	return pgr_err_hint(err, "Run the same command again to go on.");

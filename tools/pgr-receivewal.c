@@ -11,7 +11,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <sys/stat.h>
 
 #include "common/fs.h"
@@ -351,15 +350,6 @@ static int exit_code(const struct pgr_receive *r)
 	return r->trouble == PGR_NO_TROUBLE || strcmp(r->msg.progname, "pg_receivewal") == 0 ? 1 : (int)r->trouble;
 }
 
-static int backoff_ms(unsigned failures)
-{
-	uint16_t dice = 0;
-
-	if (getrandom(&dice, sizeof(dice), GRND_NONBLOCK) != (ssize_t)sizeof(dice))
-		dice = UINT16_MAX / 2;
-	return pgr_backoff_ms(failures, dice);
-}
-
 /* Ends early when the stop latch is set. */
 static void wait_ms(struct pgr_receive *r, int ms)
 {
@@ -382,9 +372,9 @@ static bool try_again(struct pgr_receive *r, int64_t lived_ms, unsigned *failure
 	}
 	if (lived_ms >= BACKOFF_STABLE_MS)
 		*failures = 0;
-	ms = backoff_ms(*failures);
+	ms = pgr_backoff_draw_ms(*failures);
 	*failures += *failures < PGR_BACKOFF_MAX;
-	pgr_say_info(&r->msg, "disconnected; waiting %d seconds to try again", ms < 1500 ? 1 : (ms + 500) / 1000);
+	pgr_say_info(&r->msg, "disconnected; waiting %d seconds to try again", pgr_backoff_seconds(ms));
 	wait_ms(r, ms);
 	return true;
 }

@@ -4,6 +4,7 @@ PGR_KILLS  kills at random moments in each of the tests that have some (default 
 PGR_SEED   what was drawn at random, to be repeated
 """
 
+import contextlib
 import os
 import random
 import re
@@ -21,6 +22,7 @@ from pgrtest.oldcopies import SOUND
 from pgrtest.place import wait_until
 from pgrtest.programs import died_of, failed, gave_up, succeeded
 from pgrtest.relay import Relay, socket_of
+from pgrtest.server import HBA
 from pgrtest.trees import PROBE, bytes_of, differences, picture
 
 HASH = "--delta=hash"
@@ -490,15 +492,137 @@ def test_retry(stale):
     scene.is_right()
 
 
+# ---- a server that ends its sessions, and an administrator who does
+
+
+def states_of_threads(pid):
+    for thread in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{thread}/stat", encoding="utf-8", errors="replace") as f:
+            yield f.read().rpartition(")")[2].split()[0]
+
+
+@contextlib.contextmanager
+def frozen(process):
+    """What happens meanwhile is over when it hears of it."""
+    process.signal(signal.SIGSTOP)
+    wait_until(lambda: not set(states_of_threads(process.pid)) - set("TtZ"), "all threads are stopped")
+    yield
+    process.signal(signal.SIGCONT)
+
+
+class Copier:
+    """A role that may replicate, and no more; without `sql` it can open no other session either."""
+
+    def __init__(self, scene, sql=True):
+        self.primary = scene.primary
+        self.primary.sql("CREATE ROLE copier LOGIN REPLICATION")
+        if not sql:
+            self.primary.set_hba(f"local all copier reject\nhost all copier 127.0.0.1/32 reject\n{HBA}")
+            self.primary.reload()
+            wait_until(lambda: self.primary.try_sql("SELECT 1", user="copier") is None, "the role is refused")
+
+    def address(self):
+        return self.primary.address("copier")
+
+
+class Hosts:
+    """Several servers in one connection string."""
+
+    def __init__(self, *servers):
+        self.servers = servers
+
+    def address(self):
+        hosts, ports = (",".join(str(getattr(s, name)) for s in self.servers) for name in ("host", "port"))
+        return ["-d", f"host={hosts} port={ports} user=postgres"]
+
+
+def begun(scene, *options, server=None, rate="8M"):
+    """A run with --retry that is under way."""
+    process = scene.start_make_over(*options, "--retry=10", "-P", "-r", rate, "-X", "none", server=server)
+    wait_for_part(process, 0.2)
+    return process
+
+
+def end_well(scene, process):
+    assert process.wait() == 0, str(process)
+    assert "trying again in" in process.err, str(process)
+    scene.quiesce()
+    went_on(scene, HASH)
+
+
 def test_retry_of_a_fresh_copy_while_the_server_restarts(scene):
+    """Its postmaster is killed; what sessions hear of that depends on what they were doing."""
     scene.quiesce()
     process = scene.start_make_over(HASH, "--retry=10", "-P", "-r", "12M")
     wait_for_part(process, 0.5)
     scene.primary.kill()
     scene.primary.start()
-    assert process.wait() == 0, str(process)
-    scene.quiesce()
-    went_on(scene, HASH)
+    end_well(scene, process)
+
+
+@pytest.mark.every_major
+def test_a_restart_that_is_over_before_we_ask(scene):
+    """The server says to the session that holds the backup what an administrator would have it say."""
+    process = begun(scene, HASH)
+    with frozen(process):
+        scene.primary.restart()
+    end_well(scene, process)
+    assert "terminating connection due to administrator command" in process.err, str(process)
+
+
+@pytest.mark.parametrize("sql", [True, long(False)], ids=["sql", "no sql"])
+def test_a_server_that_is_down_when_we_ask(scene, sql):
+    """Of a single stream."""
+    process = begun(scene, "--delta", server=Copier(scene, sql))
+    with frozen(process):
+        scene.primary.stop()
+    process.wait_for_text("trying again in")
+    scene.primary.start()
+    end_well(scene, process)
+
+
+def test_a_failover_to_another_host(scene):
+    """The other one takes sessions, and is not the one that ended ours."""
+    target, first = scene.target, scene.primary
+    scene.target = os.path.join(scene.tmp, "second")
+    scene.seed()
+    second = scene.standby()
+    scene.target = target
+    process = begun(scene, HASH, server=Hosts(first, second))
+    with frozen(process):
+        first.stop()
+        second.promote()
+    scene.primary = second
+    end_well(scene, process)
+
+
+def ended_by_an_administrator(scene, process, query):
+    assert scene.primary.sql(f"SELECT pg_terminate_backend(pid) FROM ({query}) v") == "t"
+    failed(process, "terminating connection due to administrator command")
+    assert "trying again" not in process.err, str(process)
+
+
+SESSIONS = {
+    "the one that holds the backup":
+        "SELECT pid FROM pg_stat_activity WHERE application_name = 'pgr-basebackup' AND backend_type = 'client backend' "
+        "ORDER BY backend_start LIMIT 1",
+    "the one with the WAL": "SELECT pid FROM pg_stat_replication WHERE state = 'streaming'",
+}
+
+
+@pytest.mark.every_major
+@pytest.mark.parametrize("session", SESSIONS)
+def test_an_administrators_word(scene, session):
+    process = scene.start_make_over(HASH, "--retry=10", "-P", "-r", "4M")
+    wait_for_part(process, 0.1)
+    wait_until(lambda: scene.primary.sql(SESSIONS[session]), "the session is there")
+    ended_by_an_administrator(scene, process, SESSIONS[session])
+
+
+@pytest.mark.parametrize("sql", [True, long(False)], ids=["sql", "no sql"])
+def test_an_administrators_word_to_a_single_stream(scene, sql):
+    process = begun(scene, "--delta", server=Copier(scene, sql), rate="2M")
+    ended_by_an_administrator(scene, process, "SELECT pid FROM pg_stat_replication WHERE state = 'backup'")
 
 
 @pytest.mark.long

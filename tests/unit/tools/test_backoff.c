@@ -35,6 +35,28 @@ START_TEST(spreads)
 }
 END_TEST
 
+/* Whatever was drawn. */
+START_TEST(draws)
+{
+	for (unsigned i = 0; i < 1000; i++) {
+		int ms = pgr_backoff_draw_ms(i % 8);
+
+		ck_assert_int_ge(ms, pgr_backoff_ms(i % 8, 0));
+		ck_assert_int_le(ms, pgr_backoff_ms(i % 8, UINT16_MAX));
+	}
+}
+END_TEST
+
+START_TEST(is_told)
+{
+	ck_assert_int_eq(pgr_backoff_seconds(750), 1);
+	ck_assert_int_eq(pgr_backoff_seconds(1499), 1);
+	ck_assert_int_eq(pgr_backoff_seconds(1500), 2);
+	ck_assert_int_eq(pgr_backoff_seconds(2499), 2);
+	ck_assert_int_eq(pgr_backoff_seconds(37500), 38);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("backoff");
@@ -44,6 +66,8 @@ int main(void)
 
 	tcase_add_test(tc, grows);
 	tcase_add_test(tc, spreads);
+	tcase_add_test(tc, draws);
+	tcase_add_test(tc, is_told);
 	suite_add_tcase(s, tc);
 	sr = srunner_create(s);
 	srunner_run_all(sr, CK_NORMAL);

@@ -2,6 +2,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "common/sys.h"
+#include "proto/transport.h"
 #include "tools/retry.h"
 
 static bool server(const char *sqlstate, bool fatal)
@@ -67,14 +69,69 @@ START_TEST(what_does_not)
 }
 END_TEST
 
-START_TEST(how_long)
+/* Whether a failure to get a session says that no server is there. */
+static bool is_down(enum pgr_errclass cls, const char *sqlstate)
 {
-	const int64_t expected[] = {1000, 2000, 5000, 10000, 30000, 30000};
+	struct pgr_err e;
 
-	for (unsigned i = 0; i < sizeof(expected) / sizeof(expected[0]); i++)
-		ck_assert_int_eq(pgr_retry_wait_ms(i + 1), expected[i]);
-	ck_assert_int_eq(pgr_retry_wait_ms(0), 1000);
-	ck_assert_int_eq(pgr_retry_wait_ms(1000000), 30000);
+	pgr_err_set(&e, cls, "no session");
+	snprintf(e.sqlstate, sizeof(e.sqlstate), "%s", sqlstate);
+	return pgr_retry_is_down(&e);
+}
+
+START_TEST(who_is_not_there)
+{
+	ck_assert(is_down(PGR_E_CONNECT, ""));	    /* nobody listens, or the host is gone */
+	ck_assert(is_down(PGR_E_CONNECT, "57P03")); /* it shuts down, or starts */
+	ck_assert(is_down(PGR_E_NETWORK, ""));
+	ck_assert(is_down(PGR_E_SERVER, "57P01")); /* after the login */
+	ck_assert(is_down(PGR_E_SERVER, "57P02"));
+}
+END_TEST
+
+/* An administrator may have taken the role's permission, and then ended its sessions. */
+START_TEST(who_is)
+{
+	ck_assert(!is_down(PGR_E_CONNECT, "28000"));
+	ck_assert(!is_down(PGR_E_CONNECT, "28P01"));
+	ck_assert(!is_down(PGR_E_CONNECT, "3D000"));
+	ck_assert(!is_down(PGR_E_CONNECT, "42501"));
+	ck_assert(!is_down(PGR_E_CONNECT, "53300"));
+	ck_assert(!is_down(PGR_E_SERVER, "42883"));
+	ck_assert(!is_down(PGR_E_SERVER, ""));
+	ck_assert(!is_down(PGR_E_PROTOCOL, ""));
+	ck_assert(!is_down(PGR_E_STOPPED, ""));
+	ck_assert(!is_down(PGR_E_USAGE, ""));
+}
+END_TEST
+
+/* Only what has two meanings is asked about. */
+START_TEST(other_errors_are_no_shutdown)
+{
+	const struct pgr_retry_server server = {.host = "/nowhere", .port = "1"};
+	const struct pgr_conn_params params = {0};
+	struct pgr_err e;
+
+	pgr_err_set(&e, PGR_E_SERVER, "could not do it");
+	snprintf(e.sqlstate, sizeof(e.sqlstate), "57014");
+	ck_assert(!pgr_retry_was_shutdown(&server, &e, &params, pgr_sys_real(), NULL));
+	pgr_err_set(&e, PGR_E_DATA, "bad data");
+	ck_assert(!pgr_retry_was_shutdown(&server, &e, &params, pgr_sys_real(), NULL));
+}
+END_TEST
+
+/* The server that was noted, not the one that the parameters lead to. */
+START_TEST(nobody_answers)
+{
+	struct pgr_retry_server server = {.host = "/nowhere", .port = "1"};
+	const struct pgr_conn_params params = {.host = "/neither", .port = "2", .user = "nobody"};
+	struct pgr_err e;
+
+	pgr_err_set(&e, PGR_E_SERVER, "terminating connection");
+	snprintf(e.sqlstate, sizeof(e.sqlstate), "57P01");
+	ck_assert(pgr_retry_was_shutdown(&server, &e, &params, pgr_sys_real(), NULL));
+	server.started_us = 1;
+	ck_assert(pgr_retry_was_shutdown(&server, &e, &params, pgr_sys_real(), NULL));
 }
 END_TEST
 
@@ -85,7 +142,10 @@ int main(void)
 
 	tcase_add_test(tc, what_may_pass);
 	tcase_add_test(tc, what_does_not);
-	tcase_add_test(tc, how_long);
+	tcase_add_test(tc, who_is_not_there);
+	tcase_add_test(tc, who_is);
+	tcase_add_test(tc, other_errors_are_no_shutdown);
+	tcase_add_test(tc, nobody_answers);
 	suite_add_tcase(s, tc);
 
 	SRunner *sr = srunner_create(s);
