@@ -72,8 +72,12 @@ BACKUP_SRC = \
 	backup/copyrows.c \
 	backup/delta_choose.c \
 	backup/delta_doubt.c \
+	backup/delta_kept.c \
+	backup/delta_look.c \
 	backup/delta_plan.c \
 	backup/delta_seed.c \
+	backup/delta_tell.c \
+	backup/delta_way.c \
 	backup/dirsink.c \
 	backup/exclude.c \
 	backup/extract.c \
@@ -122,6 +126,7 @@ BACKUP_SRC = \
 	backup/root.c \
 	backup/rowsum.c \
 	backup/run.c \
+	backup/run_manifest.c \
 	backup/seed_state.c \
 	backup/source.c \
 	backup/sql.c \

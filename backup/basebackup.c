@@ -6,6 +6,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "backup/delta_look.h"
+#include "backup/delta_tell.h"
+#include "backup/delta_way.h"
 #include "backup/dirsink.h"
 #include "backup/finish.h"
 #include "backup/layout.h"
@@ -284,7 +287,7 @@ static int copy(struct pgr_run *r, struct pgr_err *err)
 	pgr_run_phase(r, PGR_PHASE_COPY);
 	if (r->source->copy(r, err) != PGR_OK)
 		return PGR_ERR;
-	pgr_delta_seed_tell(r);
+	pgr_delta_tell(r);
 	return PGR_OK;
 }
 
@@ -375,10 +378,10 @@ static int seed(struct pgr_run *r, struct pgr_err *err)
 		inspect_server,
 		pgr_delta_seed_check_server,
 		choose_source,
-		pgr_delta_seed_choose,
+		pgr_delta_way_choose,
 		make_recovery_conf,
 		prepare_layout,
-		pgr_delta_seed_check_layout,
+		pgr_delta_look_apart,
 		open_wal_stream,
 		start_sink,
 		start_backup,
@@ -399,11 +402,8 @@ static int seed(struct pgr_run *r, struct pgr_err *err)
 static int look(struct pgr_run *r, struct pgr_err *err)
 {
 	static step *const all[] = {
-		pgr_delta_seed_open,	connect_first,
-		inspect_server,		pgr_delta_seed_check_server,
-		choose_source,		pgr_delta_seed_choose,
-		prepare_layout,		pgr_delta_seed_check_layout,
-		pgr_delta_seed_dry_run, NULL,
+		pgr_delta_seed_open,  connect_first,  inspect_server,	    pgr_delta_seed_check_server, choose_source,
+		pgr_delta_way_choose, prepare_layout, pgr_delta_look_apart, pgr_delta_tell_dry_run,	 NULL,
 	};
 
 	pgr_run_phase(r, PGR_PHASE_CONNECT);

@@ -2,10 +2,10 @@
  * What a seed into a directory that holds something already (--delta) does beside the steps of every seed.  Internal to
  * backup/.  In any other run these functions do nothing.
  *
- * The order is what makes it safe: whatever can be refused is refused before the first change (open, check_server,
- * choose, check_layout, plan); then the directory is taken over, and cannot start from there on; then it is made equal
- * to the server's; when all that is durable, what is ours goes (settle) and pg_control is written.  A run that ends in
- * between leaves what it has, and the next one goes on with it.
+ * The order is what makes it safe: whatever can be refused is refused before the first change (open and check_server
+ * here, delta_way.h, delta_look.h); then the directory is taken over, and cannot start from there on; then it is made
+ * equal to the server's; when all that is durable, what is ours goes (settle) and pg_control is written.  A run that
+ * ends in between leaves what it has, and the next one goes on with it.
  */
 #ifndef PGR_BACKUP_DELTA_SEED_H
 #define PGR_BACKUP_DELTA_SEED_H
@@ -17,11 +17,8 @@
 #include "backup/delta_plan.h"
 #include "backup/localtree.h"
 #include "common/buf.h"
-#include "common/digest.h"
 #include "common/err.h"
 
-struct pgr_bb_tablespace;
-struct pgr_manifest_writer;
 struct pgr_olddir;
 struct pgr_run;
 
@@ -36,6 +33,10 @@ struct pgr_delta_seed {
 	bool begun;		    /* the directory is under work, from the first change to the last */
 };
 
+/* Whether this is a run of this kind; whether its source is the one that compares. */
+bool pgr_delta_seed_is_on(const struct pgr_run *r);
+bool pgr_delta_seed_compares(const struct pgr_run *r);
+
 /* Looks at the data directory; it stays locked until the release. */
 int pgr_delta_seed_open(struct pgr_run *r, struct pgr_err *err) PGR_MUST_USE;
 
@@ -45,14 +46,6 @@ int pgr_delta_seed_check_server(struct pgr_run *r, struct pgr_err *err) PGR_MUST
 /* Whether it goes on with what an unfinished run has left. */
 bool pgr_delta_seed_goes_on(const struct pgr_run *r);
 
-/* After a source was chosen: whether it is one that the options allow; takes the WAL summaries instead where these can
- * be used and are cheaper.  A full copy is announced here. */
-int pgr_delta_seed_choose(struct pgr_run *r, struct pgr_err *err) PGR_MUST_USE;
-
-/* A source that compares cannot be used after all; *err says why, and stays when that ends the run.  PGR_OK: a full
- * copy takes its place. */
-int pgr_delta_seed_fall_back(struct pgr_run *r, struct pgr_err *err) PGR_MUST_USE;
-
 /* The name of the version directory in tablespaces ("PG_15_202209061") as the old copy has it, in `out`; NULL: it does
  * not say. */
 struct pgr_delta_version_dir {
@@ -60,34 +53,9 @@ struct pgr_delta_version_dir {
 };
 const char *pgr_delta_seed_version_dir(const struct pgr_run *r, struct pgr_delta_version_dir *out);
 
-/* After pgr_layout_prepare: whether the directories are not the server's own. */
-int pgr_delta_seed_check_layout(struct pgr_run *r, struct pgr_err *err) PGR_MUST_USE;
-
-/* At the end of a source's start, when tablespaces are prepared: checks them likewise, looks at what is here and plans.
- * The first for a source that compares with r->list, the second for one that copies everything. */
-int pgr_delta_seed_plan_compare(struct pgr_run *r, const struct pgr_bb_tablespace *list, size_t n,
-				struct pgr_err *err) PGR_MUST_USE;
-int pgr_delta_seed_plan_full(struct pgr_run *r, const struct pgr_bb_tablespace *list, size_t n,
-			     struct pgr_err *err) PGR_MUST_USE;
-
-/* For a source that finds out only at its end what there is to remove: checks the directories and looks at what is
- * here. */
-int pgr_delta_seed_look(struct pgr_run *r, const struct pgr_bb_tablespace *list, size_t n,
-			struct pgr_err *err) PGR_MUST_USE;
-
 /* The first change; then removes what the plan removes.  Before the WAL stream starts: the plan knows old segments by
  * names that it may be about to use. */
 int pgr_delta_seed_take_over(struct pgr_run *r, struct pgr_err *err) PGR_MUST_USE;
-
-/* After the copy: says what it came to. */
-void pgr_delta_seed_tell(struct pgr_run *r);
-
-/* Files that stay here and are not on the server, for the manifest. */
-int pgr_delta_seed_add_kept(struct pgr_run *r, struct pgr_manifest_writer *w, enum pgr_digest_algo algo,
-			    struct pgr_err *err) PGR_MUST_USE;
-
-/* Of a full copy: in the manifest that the server sent, kept files become what they are here. */
-int pgr_delta_seed_edit_manifest(struct pgr_run *r, struct pgr_err *err) PGR_MUST_USE;
 
 /* When every file is written: makes durable what no writer of this run has synced. */
 int pgr_delta_seed_sync(struct pgr_run *r, struct pgr_err *err) PGR_MUST_USE;
@@ -100,9 +68,6 @@ void pgr_delta_seed_done(struct pgr_run *r);
 
 /* Adds to the error of a run that has failed what that means for the directory. */
 void pgr_delta_seed_explain(const struct pgr_run *r, struct pgr_err *err);
-
-/* Instead of everything that changes something: finds out what there is to do, and prints it. */
-int pgr_delta_seed_dry_run(struct pgr_run *r, struct pgr_err *err) PGR_MUST_USE;
 
 void pgr_delta_seed_release(struct pgr_run *r);
 

@@ -13,6 +13,9 @@
 #include <string.h>
 
 #include "backup/bbstream.h"
+#include "backup/delta_kept.h"
+#include "backup/delta_look.h"
+#include "backup/delta_way.h"
 #include "backup/dirsink.h"
 #include "backup/finish.h"
 #include "backup/lanes.h"
@@ -21,6 +24,7 @@
 #include "backup/manifest.h"
 #include "backup/pagecheck.h"
 #include "backup/run.h"
+#include "backup/run_manifest.h"
 #include "backup/sql.h"
 #include "backup/wal_stream.h"
 #include "common/digest.h"
@@ -225,7 +229,7 @@ static int lanes_start(struct pgr_run *r, struct pgr_err *err)
 		pgr_run_info(r, "copying through one stream: %s", err->msg);
 		snprintf(r->why_stream, sizeof(r->why_stream), "%s", err->msg);
 		r->source = &pgr_stream_seed;
-		if (pgr_delta_seed_fall_back(r, err) != PGR_OK)
+		if (pgr_delta_way_without_lanes(r, err) != PGR_OK)
 			return PGR_ERR;
 		return pgr_run_connect(r, err) == PGR_OK ? r->source->start(r, err) : PGR_ERR;
 	}
@@ -239,7 +243,7 @@ static int lanes_start(struct pgr_run *r, struct pgr_err *err)
 	r->progress.total_bytes = r->list.total_bytes;
 	if (pgr_layout_prepare_tablespaces(r->layout, list, n, err) != PGR_OK)
 		return PGR_ERR;
-	return pgr_delta_seed_plan_compare(r, list, n, err);
+	return pgr_delta_look_compare(r, list, n, err);
 }
 
 /* ---- directories and links ---- */
@@ -426,7 +430,7 @@ int pgr_lanes_seed_compare(struct pgr_run *r, struct pgr_err *err)
 		return PGR_ERR;
 	r->progress.tablespaces = (unsigned)n;
 	r->progress.total_bytes = r->list.total_bytes;
-	return pgr_delta_seed_plan_compare(r, list, n, err) == PGR_OK ? run_lanes(r, err) : PGR_ERR;
+	return pgr_delta_look_compare(r, list, n, err) == PGR_OK ? run_lanes(r, err) : PGR_ERR;
 }
 
 /* ---- end ---- */
@@ -445,37 +449,6 @@ static int lanes_end(struct pgr_run *r, struct pgr_err *err)
 	return rc;
 }
 
-static int sum_bytes(enum pgr_digest_algo algo, const struct pgr_buf *b, uint8_t out[PGR_DIGEST_MAX], size_t *len,
-		     struct pgr_err *err)
-{
-	struct pgr_digest *d;
-	int rc;
-
-	*len = 0;
-	if (algo == PGR_DIGEST_NONE)
-		return PGR_OK;
-	if (pgr_digest_new(&d, algo, err) != PGR_OK)
-		return PGR_ERR;
-	rc = pgr_digest_add(d, b->data, b->len, err);
-	if (rc == PGR_OK)
-		rc = pgr_digest_end(d, out, len, err);
-	pgr_digest_free(d);
-	return rc;
-}
-
-/* A file whose content we hold ourselves. */
-static int add_own(struct pgr_run *r, struct pgr_manifest_writer *w, const char *path, const struct pgr_buf *content,
-		   struct pgr_err *err)
-{
-	uint8_t sum[PGR_DIGEST_MAX];
-	size_t len;
-
-	if (sum_bytes(digest_of(r), content, sum, &len, err) != PGR_OK)
-		return PGR_ERR;
-	return pgr_manifest_add_file(w, path, content->len, r->sys->wall_us(r->sys) / 1000000, digest_of(r), sum, len,
-				     err);
-}
-
 static int add_files(struct pgr_run *r, struct pgr_manifest_writer *w, struct pgr_err *err)
 {
 	for (size_t i = 0; i < r->list.n; i++) {
@@ -490,28 +463,7 @@ static int add_files(struct pgr_run *r, struct pgr_manifest_writer *w, struct pg
 							got.sum_len, err) != PGR_OK)
 			return PGR_ERR;
 	}
-	if (pgr_delta_seed_add_kept(r, w, digest_of(r), err) != PGR_OK ||
-	    add_own(r, w, LABEL_NAME, &r->label, err) != PGR_OK)
-		return PGR_ERR;
-	return add_own(r, w, CONTROL_NAME, &r->control, err);
-}
-
-/* Each timeline from the one of the end down to the one of the start: what the history file in pg_wal says. */
-static int add_history(struct pgr_run *r, struct pgr_manifest_writer *w, const struct pgr_history *h,
-		       struct pgr_err *err)
-{
-	for (size_t i = h->n; i-- > 0;) {
-		const struct pgr_history_entry *e = &h->entries[i];
-		pgr_lsn from = e->tli == r->start_tli ? r->start : (i > 0 ? h->entries[i - 1].end : r->start);
-		pgr_lsn to = e->tli == r->end_tli ? r->end : e->end;
-
-		if (pgr_manifest_add_wal(w, e->tli, from, to, err) != PGR_OK)
-			return PGR_ERR;
-		if (e->tli == r->start_tli)
-			return PGR_OK;
-	}
-	return pgr_err_set(err, PGR_E_DATA, "timeline %u is not in the history of timeline %u", r->start_tli,
-			   r->end_tli);
+	return PGR_OK;
 }
 
 static int add_wal(struct pgr_run *r, struct pgr_manifest_writer *w, struct pgr_err *err)
@@ -533,34 +485,21 @@ static int add_wal(struct pgr_run *r, struct pgr_manifest_writer *w, struct pgr_
 	free(text);
 	if (rc != PGR_OK)
 		return PGR_ERR;
-	rc = add_history(r, w, &h, err);
+	rc = pgr_run_manifest_add_wal(r, w, &h, err);
 	pgr_history_fini(&h);
 	return rc;
 }
 
-static int manifest_sink(void *arg, const void *data, size_t len, struct pgr_err *err)
+static int fill_manifest(struct pgr_run *r, struct pgr_manifest_writer *w, struct pgr_err *err)
 {
-	return pgr_run_file_put(arg, data, len, err);
-}
+	enum pgr_digest_algo algo = digest_of(r);
+	int64_t now = r->sys->wall_us(r->sys) / 1000000;
 
-static int write_manifest(struct pgr_run *r, struct pgr_err *err)
-{
-	struct pgr_manifest_writer *w = NULL;
-	struct pgr_run_file f;
-	int rc;
-
-	if (pgr_run_file_open(&f, r, PGR_MANIFEST_TMP, err) != PGR_OK)
+	if (add_files(r, w, err) != PGR_OK || pgr_delta_kept_add(r, w, algo, err) != PGR_OK ||
+	    pgr_run_manifest_add_own(w, LABEL_NAME, &r->label, now, algo, err) != PGR_OK ||
+	    pgr_run_manifest_add_own(w, CONTROL_NAME, &r->control, now, algo, err) != PGR_OK)
 		return PGR_ERR;
-	rc = pgr_manifest_writer_new(&w, r->version, r->id.system_identifier, r->opts->manifest_force_encode,
-				     manifest_sink, &f, err);
-	if (rc == PGR_OK)
-		rc = add_files(r, w, err);
-	if (rc == PGR_OK)
-		rc = add_wal(r, w, err);
-	if (rc == PGR_OK)
-		rc = pgr_manifest_writer_end(w, err);
-	pgr_manifest_writer_free(w);
-	return pgr_run_file_end(&f, rc, err);
+	return add_wal(r, w, err);
 }
 
 static int lanes_finish(struct pgr_run *r, struct pgr_err *err)
@@ -572,7 +511,7 @@ static int lanes_finish(struct pgr_run *r, struct pgr_err *err)
 		return PGR_ERR;
 	if (pgr_run_file_end(&f, pgr_run_file_put(&f, r->label.data, r->label.len, err), err) != PGR_OK)
 		return PGR_ERR;
-	return r->manifest ? write_manifest(r, err) : PGR_OK;
+	return r->manifest ? pgr_run_manifest_write(r, fill_manifest, err) : PGR_OK;
 }
 
 void pgr_lanes_seed_release(struct pgr_run *r)

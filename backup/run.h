@@ -1,6 +1,6 @@
 /*
  * One run of pgr_basebackup_run: what its parts share.  Internal to backup/: basebackup.c has the steps that every seed
- * takes, stream_seed.c and lanes_seed.c those of their sources, delta_seed.c what --delta adds to both.
+ * takes, stream_seed.c, lanes_seed.c and summary_seed.c those of their sources, delta_seed.c what --delta adds to them.
  */
 #ifndef PGR_BACKUP_RUN_H
 #define PGR_BACKUP_RUN_H

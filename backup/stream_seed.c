@@ -4,6 +4,8 @@
 #include <string.h>
 
 #include "backup/bbstream.h"
+#include "backup/delta_kept.h"
+#include "backup/delta_look.h"
 #include "backup/finish.h"
 #include "backup/inflate.h"
 #include "backup/layout.h"
@@ -95,7 +97,7 @@ static int stream_start(struct pgr_run *r, struct pgr_err *err)
 		return PGR_ERR;
 	if (pgr_layout_prepare_tablespaces(r->layout, list, n, err) != PGR_OK)
 		return PGR_ERR;
-	return pgr_delta_seed_plan_full(r, list, n, err);
+	return pgr_delta_look_full(r, list, n, err);
 }
 
 /* A source that reports progress as bytes pass. */
@@ -310,7 +312,7 @@ void pgr_stream_seed_release(struct pgr_run *r)
 /* Until here the manifest was what the server says of its files. */
 static int stream_verify(struct pgr_run *r, struct pgr_err *err)
 {
-	return pgr_stream_seed_verify(r, err) == PGR_OK ? pgr_delta_seed_edit_manifest(r, err) : PGR_ERR;
+	return pgr_stream_seed_verify(r, err) == PGR_OK ? pgr_delta_kept_edit_manifest(r, err) : PGR_ERR;
 }
 
 const struct pgr_seed_source pgr_stream_seed = {

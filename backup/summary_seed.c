@@ -6,6 +6,8 @@
 
 #include "backup/bbstream.h"
 #include "backup/delta_choose.h"
+#include "backup/delta_kept.h"
+#include "backup/delta_look.h"
 #include "backup/delta_plan.h"
 #include "backup/dirsink.h"
 #include "backup/exclude.h"
@@ -18,6 +20,7 @@
 #include "backup/olddir.h"
 #include "backup/patch.h"
 #include "backup/run.h"
+#include "backup/run_manifest.h"
 #include "backup/sql.h"
 #include "backup/stream_check.h"
 #include "backup/summary_facts.h"
@@ -152,7 +155,7 @@ static int look_at_directory(struct pgr_run *r, struct pgr_summary *s, struct pg
 	if (pgr_summary_facts_spaces(s->sql, &s->spaces, &s->nspaces, err) != PGR_OK ||
 	    pgr_layout_prepare_tablespaces(r->layout, s->spaces, s->nspaces, err) != PGR_OK)
 		return PGR_ERR;
-	return pgr_delta_seed_look(r, s->spaces, s->nspaces, err);
+	return pgr_delta_look_scan(r, s->spaces, s->nspaces, err);
 }
 
 static int offer(struct pgr_run *r, struct pgr_summary *s, struct pgr_err *err)
@@ -222,7 +225,7 @@ static int begin_fresh(struct pgr_run *r, struct pgr_err *err)
 	n = pgr_bbstream_tablespaces(r->bb, &list);
 	if (pgr_layout_prepare_tablespaces(r->layout, list, n, err) != PGR_OK)
 		return PGR_ERR;
-	return pgr_delta_seed_look(r, list, n, err);
+	return pgr_delta_look_scan(r, list, n, err);
 }
 
 /*
@@ -401,54 +404,6 @@ static int summary_copy(struct pgr_run *r, struct pgr_err *err)
 
 /* ---- end ---- */
 
-static int sum_bytes(enum pgr_digest_algo algo, const struct pgr_buf *b, uint8_t out[PGR_DIGEST_MAX], size_t *len,
-		     struct pgr_err *err)
-{
-	struct pgr_digest *d;
-	int rc;
-
-	*len = 0;
-	if (algo == PGR_DIGEST_NONE)
-		return PGR_OK;
-	if (pgr_digest_new(&d, algo, err) != PGR_OK)
-		return PGR_ERR;
-	rc = pgr_digest_add(d, b->data, b->len, err);
-	if (rc == PGR_OK)
-		rc = pgr_digest_end(d, out, len, err);
-	pgr_digest_free(d);
-	return rc;
-}
-
-static int add_own(struct pgr_run *r, struct pgr_manifest_writer *w, const char *path, const struct pgr_buf *content,
-		   int64_t mtime, struct pgr_err *err)
-{
-	enum pgr_digest_algo algo = pgr_stream_seed_digest(r);
-	uint8_t sum[PGR_DIGEST_MAX];
-	size_t len;
-
-	if (sum_bytes(algo, content, sum, &len, err) != PGR_OK)
-		return PGR_ERR;
-	return pgr_manifest_add_file(w, path, content->len, mtime, algo, sum, len, err);
-}
-
-/* Each timeline from the one of the end down to the one of the start. */
-static int add_timelines(const struct pgr_run *r, struct pgr_manifest_writer *w, const struct pgr_history *h,
-			 struct pgr_err *err)
-{
-	for (size_t i = h->n; i-- > 0;) {
-		bool first = h->entries[i].tli == r->start_tli;
-		pgr_lsn from = first || i == 0 ? r->start : h->entries[i - 1].end;
-		pgr_lsn to = i + 1 == h->n ? r->end : h->entries[i].end;
-
-		if (pgr_manifest_add_wal(w, h->entries[i].tli, from, to, err) != PGR_OK)
-			return PGR_ERR;
-		if (first)
-			return PGR_OK;
-	}
-	return pgr_err_set(err, PGR_E_DATA, "timeline %u is not in the history of timeline %u", r->start_tli,
-			   r->end_tli);
-}
-
 static int add_wal(struct pgr_run *r, struct pgr_manifest_writer *w, struct pgr_err *err)
 {
 	struct pgr_history h;
@@ -458,14 +413,9 @@ static int add_wal(struct pgr_run *r, struct pgr_manifest_writer *w, struct pgr_
 		return pgr_manifest_add_wal(w, r->start_tli, r->start, r->end, err);
 	if (pgr_summary_facts_history(r->client, r->end_tli, &h, err) != PGR_OK)
 		return PGR_ERR;
-	rc = add_timelines(r, w, &h, err);
+	rc = pgr_run_manifest_add_wal(r, w, &h, err);
 	pgr_history_fini(&h);
 	return rc;
-}
-
-static int manifest_sink(void *arg, const void *data, size_t len, struct pgr_err *err)
-{
-	return pgr_run_file_put(arg, data, len, err);
 }
 
 static int fill_manifest(struct pgr_run *r, struct pgr_manifest_writer *w, struct pgr_err *err)
@@ -474,28 +424,11 @@ static int fill_manifest(struct pgr_run *r, struct pgr_manifest_writer *w, struc
 	enum pgr_digest_algo algo = pgr_stream_seed_digest(r);
 
 	if (pgr_arrivals_manifest(&s->patch.came, w, algo, err) != PGR_OK ||
-	    pgr_delta_seed_add_kept(r, w, algo, err) != PGR_OK ||
-	    add_own(r, w, LABEL_NAME, &s->label, s->patch.label_mtime, err) != PGR_OK ||
-	    add_own(r, w, CONTROL_NAME, &r->control, s->patch.control_mtime, err) != PGR_OK ||
-	    add_wal(r, w, err) != PGR_OK)
+	    pgr_delta_kept_add(r, w, algo, err) != PGR_OK ||
+	    pgr_run_manifest_add_own(w, LABEL_NAME, &s->label, s->patch.label_mtime, algo, err) != PGR_OK ||
+	    pgr_run_manifest_add_own(w, CONTROL_NAME, &r->control, s->patch.control_mtime, algo, err) != PGR_OK)
 		return PGR_ERR;
-	return pgr_manifest_writer_end(w, err);
-}
-
-static int write_manifest(struct pgr_run *r, struct pgr_err *err)
-{
-	struct pgr_manifest_writer *w = NULL;
-	struct pgr_run_file f;
-	int rc;
-
-	if (pgr_run_file_open(&f, r, PGR_MANIFEST_TMP, err) != PGR_OK)
-		return PGR_ERR;
-	rc = pgr_manifest_writer_new(&w, r->version, r->id.system_identifier, r->opts->manifest_force_encode,
-				     manifest_sink, &f, err);
-	if (rc == PGR_OK)
-		rc = fill_manifest(r, w, err);
-	pgr_manifest_writer_free(w);
-	return pgr_run_file_end(&f, rc, err);
+	return add_wal(r, w, err);
 }
 
 static int summary_finish(struct pgr_run *r, struct pgr_err *err)
@@ -508,7 +441,7 @@ static int summary_finish(struct pgr_run *r, struct pgr_err *err)
 			      PGR_PATCH_SUFFIX, s->label.data, s->label.len, pgr_layout_file_mode(r->layout),
 			      r->opts->sync, err) != PGR_OK)
 		return PGR_ERR;
-	return r->manifest ? write_manifest(r, err) : PGR_OK;
+	return r->manifest ? pgr_run_manifest_write(r, fill_manifest, err) : PGR_OK;
 }
 
 /* ---- when what came is not what the server sent ---- */

@@ -1,0 +1,20 @@
+/*
+ * --delta: by which way a directory is made equal to the server's: the WAL summaries, digests of chunks, or a full
+ * copy. Internal to backup/.
+ */
+#ifndef PGR_BACKUP_DELTA_WAY_H
+#define PGR_BACKUP_DELTA_WAY_H
+
+#include "common/err.h"
+
+struct pgr_run;
+
+/* After a source was chosen: whether it is one that the options allow; takes the WAL summaries instead where these can
+ * be used and are cheaper.  A full copy is announced here. */
+int pgr_delta_way_choose(struct pgr_run *r, struct pgr_err *err) PGR_MUST_USE;
+
+/* The source that compares cannot be used after all; *err says why, and stays when that ends the run.  PGR_OK: the
+ * caller begins a full copy in its place. */
+int pgr_delta_way_without_lanes(struct pgr_run *r, struct pgr_err *err) PGR_MUST_USE;
+
+#endif
