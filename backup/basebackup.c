@@ -157,7 +157,7 @@ static int make_recovery_conf(struct pgr_run *r, struct pgr_err *err)
 
 /* ---- making room ---- */
 
-static int prepare_layout(struct pgr_run *r, struct pgr_err *err)
+int pgr_run_prepare_layout(struct pgr_run *r, struct pgr_err *err)
 {
 	struct pgr_delta_version_dir version_dir;
 	struct pgr_layout_opts lo = {
@@ -175,6 +175,8 @@ static int prepare_layout(struct pgr_run *r, struct pgr_err *err)
 
 	if (pgr_tar_seed_to_stdout(r->opts))
 		return PGR_OK;
+	pgr_layout_free(r->layout);
+	r->layout = NULL;
 	if (pgr_layout_new(&r->layout, r->sys, &lo, err) != PGR_OK)
 		return PGR_ERR;
 	r->prepared = true;
@@ -380,7 +382,7 @@ static int seed(struct pgr_run *r, struct pgr_err *err)
 		choose_source,
 		pgr_delta_way_choose,
 		make_recovery_conf,
-		prepare_layout,
+		pgr_run_prepare_layout,
 		pgr_delta_look_apart,
 		open_wal_stream,
 		start_sink,
@@ -402,8 +404,11 @@ static int seed(struct pgr_run *r, struct pgr_err *err)
 static int look(struct pgr_run *r, struct pgr_err *err)
 {
 	static step *const all[] = {
-		pgr_delta_seed_open,  connect_first,  inspect_server,	    pgr_delta_seed_check_server, choose_source,
-		pgr_delta_way_choose, prepare_layout, pgr_delta_look_apart, pgr_delta_tell_dry_run,	 NULL,
+		pgr_delta_seed_open,	connect_first,
+		inspect_server,		pgr_delta_seed_check_server,
+		choose_source,		pgr_delta_way_choose,
+		pgr_run_prepare_layout, pgr_delta_look_apart,
+		pgr_delta_tell_dry_run, NULL,
 	};
 
 	pgr_run_phase(r, PGR_PHASE_CONNECT);

@@ -1,7 +1,12 @@
 #include "backup/delta_way.h"
 
+#include <string.h>
+
+#include "backup/delta_look.h"
+#include "backup/localtree.h"
 #include "backup/olddir.h"
 #include "backup/run.h"
+#include "proto/client.h"
 
 /* ---- at the beginning ---- */
 
@@ -88,4 +93,66 @@ int pgr_delta_way_without_lanes(struct pgr_run *r, struct pgr_err *err)
 		return pgr_err_prefix(err, "--delta=hash cannot be used");
 	announce_full(r);
 	return PGR_OK;
+}
+
+/*
+ * The server's word on the summaries, or our own: not that something failed which every way needs, and not that an
+ * administrator has cancelled the command (class 57).
+ */
+static bool is_refusal(const struct pgr_err *err)
+{
+	switch (err->cls) {
+	case PGR_E_USAGE:
+	case PGR_E_DATA:
+		return true;
+	case PGR_E_SERVER:
+		return !err->fatal && strncmp(err->sqlstate, "57", 2) != 0;
+	default:
+		return false;
+	}
+}
+
+/* A session is kept where it can be: for a moment the server has no place for another one (max_wal_senders). */
+static int calm_client(struct pgr_run *r, struct pgr_err *err)
+{
+	struct pgr_client *c = r->client;
+	struct pgr_err ignored;
+
+	if (pgr_client_state(c) == PGR_SS_READY)
+		return PGR_OK;
+	if (pgr_client_state(c) == PGR_SS_FAILED &&
+	    pgr_client_until_ready(c, pgr_client_deadline(c, PGR_COMMAND_TIMEOUT_MS), &ignored) == PGR_OK)
+		return PGR_OK;
+	pgr_client_free(r->client);
+	r->client = NULL;
+	return pgr_run_connect(r, err);
+}
+
+/* What the summary source has found out and prepared is found out and prepared again: another source may see more. */
+static int begin_again(struct pgr_run *r, struct pgr_err *err)
+{
+	pgr_localtree_fini(&r->delta.tree);
+	r->progress.tablespaces = 0;
+	r->progress.total_bytes = 0;
+	if (pgr_run_prepare_layout(r, err) != PGR_OK || pgr_delta_look_apart(r, err) != PGR_OK)
+		return PGR_ERR;
+	return r->source->start(r, err);
+}
+
+/* The session that would compare was opened before the choice, and waits. */
+int pgr_delta_way_without_summaries(struct pgr_run *r, struct pgr_err *err)
+{
+	if (r->opts->delta != PGR_DELTA_AUTO || !is_refusal(err))
+		return PGR_ERR;
+	r->source = r->lowlevel != NULL ? &pgr_lanes_seed : &pgr_stream_seed;
+	pgr_run_say(r, "the server's WAL summaries cannot be used after all%s: %s",
+		    pgr_delta_seed_compares(r) ? ", all files are compared" : "", err->msg);
+	pgr_stream_seed_release(r);
+	pgr_summary_seed_release(r);
+	if (!pgr_delta_seed_compares(r)) {
+		announce_full(r);
+		if (calm_client(r, err) != PGR_OK)
+			return PGR_ERR;
+	}
+	return begin_again(r, err);
 }

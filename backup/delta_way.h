@@ -1,6 +1,9 @@
 /*
  * --delta: by which way a directory is made equal to the server's: the WAL summaries, digests of chunks, or a full
  * copy. Internal to backup/.
+ *
+ * The choice is made from what both sides say before anything was done.  A way may still turn out to be none when it is
+ * begun; nothing has been changed here by then, and unless the user has forced that way, the next one takes its place.
  */
 #ifndef PGR_BACKUP_DELTA_WAY_H
 #define PGR_BACKUP_DELTA_WAY_H
@@ -16,5 +19,11 @@ int pgr_delta_way_choose(struct pgr_run *r, struct pgr_err *err) PGR_MUST_USE;
 /* The source that compares cannot be used after all; *err says why, and stays when that ends the run.  PGR_OK: the
  * caller begins a full copy in its place. */
 int pgr_delta_way_without_lanes(struct pgr_run *r, struct pgr_err *err) PGR_MUST_USE;
+
+/*
+ * The server has refused what the summary source, which is begun, asked of it; *err says why, and stays when that ends
+ * the run.  PGR_OK: another source has taken its place and is begun, r->summary is gone.
+ */
+int pgr_delta_way_without_summaries(struct pgr_run *r, struct pgr_err *err) PGR_MUST_USE;
 
 #endif

@@ -110,6 +110,9 @@ struct pgr_run {
 /* Opens `client`. */
 int pgr_run_connect(struct pgr_run *r, struct pgr_err *err) PGR_MUST_USE;
 
+/* Makes or checks the directories (pgr_layout_prepare), in place of a layout that was prepared before. */
+int pgr_run_prepare_layout(struct pgr_run *r, struct pgr_err *err) PGR_MUST_USE;
+
 /*
  * Opens what the lanes need and sees whether they may be used on this server by this role: before anything was made.
  * After a failure the stream may still be.

@@ -9,6 +9,7 @@
 #include "backup/delta_kept.h"
 #include "backup/delta_look.h"
 #include "backup/delta_plan.h"
+#include "backup/delta_way.h"
 #include "backup/dirsink.h"
 #include "backup/exclude.h"
 #include "backup/finish.h"
@@ -194,25 +195,43 @@ static int begin_backup(struct pgr_run *r, bool incremental, struct pgr_err *err
 	return PGR_OK;
 }
 
-static int begin_incremental(struct pgr_run *r, struct pgr_summary *s, struct pgr_err *err)
+/* What the server is asked to build upon; from its answer on the summaries up to the start are there. */
+static int agree(struct pgr_run *r, struct pgr_summary *s, struct pgr_err *err)
 {
 	const struct pgr_bb_tablespace *list;
 	size_t n;
 
-	if (look_at_directory(r, s, err) != PGR_OK || offer(r, s, err) != PGR_OK ||
-	    begin_backup(r, true, err) != PGR_OK)
+	if (offer(r, s, err) != PGR_OK || begin_backup(r, true, err) != PGR_OK)
 		return PGR_ERR;
 	n = pgr_bbstream_tablespaces(r->bb, &list);
 	if (!same_spaces(s->spaces, s->nspaces, list, n))
 		return pgr_err_hint(
 			(pgr_err_set(err, PGR_E_DATA, "the server's tablespaces have changed meanwhile"), err),
 			"Run it again.");
-	/* now the summaries up to the start are there */
 	pgr_limits_fini(&s->limits);
-	if (pgr_limits_read(&s->limits, s->sql, &s->facts.history, s->choice.from, r->start, false, err) != PGR_OK)
+	return pgr_limits_read(&s->limits, s->sql, &s->facts.history, s->choice.from, r->start, false, err);
+}
+
+/* A server may find something missing only when it is asked for the backup; nothing was changed by then. */
+static int suggest_hash(struct pgr_err *err)
+{
+	if (err->hint[0] != '\0' || (err->cls != PGR_E_SERVER && err->cls != PGR_E_USAGE))
 		return PGR_ERR;
-	end_session(s);
-	return PGR_OK;
+	return pgr_err_hint(err, "--delta=hash needs no WAL summaries.");
+}
+
+/* PGR_MORE: another source has taken its place. */
+static int begin_incremental(struct pgr_run *r, struct pgr_summary *s, struct pgr_err *err)
+{
+	if (look_at_directory(r, s, err) != PGR_OK)
+		return PGR_ERR;
+	if (agree(r, s, err) == PGR_OK) {
+		end_session(s);
+		return PGR_OK;
+	}
+	if (pgr_delta_way_without_summaries(r, err) == PGR_OK)
+		return PGR_MORE;
+	return r->source == &pgr_summary_seed ? suggest_hash(err) : PGR_ERR;
 }
 
 static int begin_fresh(struct pgr_run *r, struct pgr_err *err)
@@ -256,24 +275,18 @@ int pgr_summary_seed_look(struct pgr_run *r, struct pgr_err *err)
 	return PGR_OK;
 }
 
-/* A server may find something missing only when it is asked for the backup; nothing was changed by then. */
-static int suggest_hash(const struct pgr_run *r, struct pgr_err *err)
-{
-	if (!r->summary->incremental || err->hint[0] != '\0' || (err->cls != PGR_E_SERVER && err->cls != PGR_E_USAGE))
-		return PGR_ERR;
-	return pgr_err_hint(err, "--delta=hash needs no WAL summaries.");
-}
-
 static int summary_start(struct pgr_run *r, struct pgr_err *err)
 {
 	struct pgr_summary *s = r->summary;
 	const struct pgr_bb_tablespace *list;
 	size_t n;
+	int rc;
 
 	if (pgr_stream_seed_check_verify(r, err) != PGR_OK)
 		return PGR_ERR;
-	if ((s->incremental ? begin_incremental(r, s, err) : begin_fresh(r, err)) != PGR_OK)
-		return suggest_hash(r, err);
+	rc = s->incremental ? begin_incremental(r, s, err) : begin_fresh(r, err);
+	if (rc != PGR_OK)
+		return rc == PGR_MORE ? PGR_OK : PGR_ERR;
 	n = pgr_bbstream_tablespaces(r->bb, &list);
 	r->progress.tablespaces = (unsigned)n;
 	for (size_t i = 0; i < n; i++)

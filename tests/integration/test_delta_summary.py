@@ -10,6 +10,7 @@ from pgrtest import installs
 from pgrtest.delta import Scene
 from pgrtest.place import wait_until
 from pgrtest.programs import failed
+from pgrtest.trees import picture
 
 pytestmark = pytest.mark.every_major
 
@@ -243,6 +244,93 @@ def test_gap_in_the_summaries(scene):
     scene.primary.sql("CREATE TABLE one_more ()", "CHECKPOINT")
     wait_until(lambda: os.listdir(summaries), "there is a new summary")
     refused(scene, "the server has no WAL summaries of timeline 1")
+
+
+def test_from_a_standby_that_may_be_behind(scene):
+    """What a killed run has copied may be newer than all that a standby has: only comparing tells."""
+    stopped_standby(scene)
+    primary, target = scene.primary, scene.target
+    scene.target = os.path.join(scene.tmp, "between")
+    scene.seed()
+    between = scene.standby()
+    scene.target = target
+    scene.change()
+    kill_half_way(scene, scene.start_make_over(SUMMARY, "-v", "--max-rate", "2M"))
+    between.wait_replayed(primary.lsn())
+    scene.primary = between
+    refused(scene, "an earlier run may have copied from a server that was ahead of this one", "--delta=hash compares")
+    done = scene.make_over("--delta", "-v")
+    assert "WAL summaries cannot be used: an earlier run may have copied" in done.err, str(done)
+    assert re.search(r"compared \S+ \S+ in \S+ files", done.err), str(done)
+    scene.primary = primary
+    scene.is_complete()
+    scene.follows()
+
+
+# ---- what a server refuses when it is asked for the backup
+
+
+@pytest.fixture
+def late(scene):
+    """A stale standby, and a primary with so much to write that a checkpoint that does not hurry waits for us."""
+    stopped_standby(scene)
+    scene.change()
+    scene.quiesce()
+    scene.primary.sql("UPDATE big SET a = b")
+    for db in scene.databases():
+        scene.primary.sql("VACUUM", db=db)
+    return scene
+
+
+def summaries_go(scene, process):
+    """The summaries are removed when the choice was made, and before the server looks at them."""
+    wait_until(lambda: "checkpoint" in scene.primary.sql("SELECT phase FROM pg_stat_progress_basebackup")
+               or not process.running(), "the server has been asked for a backup, and waits for its checkpoint")
+    assert process.running(), str(process)
+    for name in os.listdir(scene.primary.wal_path("summaries")):
+        os.unlink(os.path.join(scene.primary.wal_path("summaries"), name))
+    scene.primary.sql("CHECKPOINT")
+
+
+def test_summaries_that_go_meanwhile(late):
+    """Whoever may compare compares, and keeps the slot that the run has made."""
+    process = late.start_make_over("--delta", "-v", "-c", "spread", "-C", "-S", "mine")
+    summaries_go(late, process)
+    assert process.wait() == 0, str(process)
+    assert "the server's WAL summaries cannot be used after all, all files are compared: " in process.err, str(process)
+    assert "WAL summaries are required" in process.err, str(process)
+    assert re.search(r"compared \S+ \S+ in \S+ files", process.err), str(process)
+    assert process.err.count("replication slot") == 1 and late.primary.slots() == ["mine"], str(process)
+    late.is_right(but=KEPT)
+
+
+def test_summaries_that_go_meanwhile_without_grants(late):
+    late.primary.sql("CREATE ROLE copier LOGIN REPLICATION")
+    process = late.run.start_basebackup("-D", late.target, "-R", "--delta", "-c", "spread",
+                                        *late.primary.address(user="copier"))
+    summaries_go(late, process)
+    assert process.wait() == 0, str(process)
+    assert "the server's WAL summaries cannot be used after all: " in process.err, str(process)
+    assert "is removed and copied anew, since it cannot be compared: role" in process.err, str(process)
+    late.is_right(but=KEPT)
+
+
+def test_summaries_that_go_meanwhile_and_are_insisted_on(late):
+    before = picture(late.target)
+    process = late.start_make_over(SUMMARY, "-c", "spread")
+    summaries_go(late, process)
+    failed(process, "WAL summaries are required", "--delta=hash needs no WAL summaries")
+    assert picture(late.target) == before
+    late.follows()
+
+
+def test_an_administrators_word_about_a_backup(late):
+    """Whoever cancels the backup does not want another one."""
+    process = late.start_make_over("--delta", "-c", "spread")
+    wait_until(lambda: "checkpoint" in late.primary.sql("SELECT phase FROM pg_stat_progress_basebackup")
+               or not process.running(), "the server has been asked for a backup")
+    late.primary.sql("SELECT pg_cancel_backend(pid) FROM pg_stat_progress_basebackup")
+    failed(process, "canceling statement due to user request")
 
 
 def test_checksums_switched_off_here(scene):
