@@ -198,6 +198,8 @@ static int write_direct(struct pgr_outfs *fs, struct pgr_outfile *f, const char 
 	size_t len = padded_length(b), done = 0;
 
 	memset(b->data + b->len, 0, len - b->len);
+	if (len > b->len) /* before: a write that stops within the padding and is then refused has padded, too */
+		atomic_store(&f->padded, true);
 	while (done < len) {
 		ssize_t n = write_some(fs, f, b, len, done, off);
 
@@ -207,8 +209,6 @@ static int write_direct(struct pgr_outfs *fs, struct pgr_outfile *f, const char 
 			return pgr_err_sys(err, n == 0 ? ENOSPC : errno, "could not write to file \"%s\"", path);
 		done += (size_t)n;
 	}
-	if (len > b->len)
-		atomic_store(&f->padded, true);
 	return PGR_OK;
 }
 

@@ -257,6 +257,49 @@ START_TEST(short_writes)
 }
 END_TEST
 
+static int take_direct(const struct pgr_sys *sys, int fd, int on)
+{
+	(void)sys;
+	(void)fd;
+	(void)on;
+	return 0;
+}
+
+/* Of a padded block half a page and more is written, then nothing any more in this way. */
+static ssize_t stop_in_padding(const struct pgr_sys *sys, int fd, const void *buf, size_t len, off_t off)
+{
+	const struct pgr_sys *real = ((const struct pgr_fault_sys *)sys)->real;
+
+	if (off == 4096 && len == 4096)
+		return real->pwrite(real, fd, buf, 2048, off);
+	if (off == 4096 + 2048) {
+		errno = EINVAL;
+		return -1;
+	}
+	return real->pwrite(real, fd, buf, len, off);
+}
+
+/* O_DIRECT that writes a part and then refuses the rest leaves zeros behind the end, which are cut. */
+START_TEST(direct_write_that_stops_in_the_padding)
+{
+	struct pgr_sink_file *file;
+	struct fixture f;
+	struct pgr_err err;
+
+	setup(&f, 0, true);
+	f.fault.sys.set_direct = take_direct;
+	f.fault.sys.pwrite = stop_in_padding;
+	file = create(&f, "a");
+	ck_assert_int_eq(post(&f, file, 1, 0, 4096, &err), PGR_OK);
+	ck_assert_int_eq(post(&f, file, 1, 4096, 100, &err), PGR_OK);
+	ck_assert_int_eq(pgr_dirsink_seal(f.sink, &file, 4196, &err), PGR_OK);
+	assert_drained(&f);
+	ck_assert_int_eq(size_of(&f, "a"), 4196);
+	assert_file(&f, "a", 1, 4196);
+	teardown(&f);
+}
+END_TEST
+
 /* The end that nobody sent is a hole; what was sent beyond the end is cut. */
 START_TEST(size_is_what_the_seal_says)
 {
@@ -1195,6 +1238,7 @@ int main(void)
 	tcase_set_timeout(tc, 120);
 	for (size_t i = 0; i < sizeof(with_writers) / sizeof(with_writers[0]); i++)
 		tcase_add_loop_test(tc, with_writers[i], 0, NWRITERS);
+	tcase_add_test(tc, direct_write_that_stops_in_the_padding);
 	tcase_add_loop_test(tc, disk_full, 1, 4);
 	tcase_add_test(tc, sealed_before_written);
 	tcase_add_loop_test(tc, sealed_files_are_bounded, 0, 2);
