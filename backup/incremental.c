@@ -68,10 +68,6 @@ static int check_head(const struct pgr_incremental *inc, uint32_t magic, uint64_
 	if (inc->nblocks > segment_blocks)
 		return pgr_err_set(err, PGR_E_DATA, "file \"%s\" of an incremental backup has %u blocks of at most %u",
 				   name, inc->nblocks, segment_blocks);
-	if (inc->truncation > segment_blocks)
-		return pgr_err_set(err, PGR_E_DATA,
-				   "file \"%s\" of an incremental backup has a length of %u blocks of at most %u", name,
-				   inc->truncation, segment_blocks);
 	if (size != head_bytes(inc->nblocks, inc->page_bytes) + (uint64_t)inc->nblocks * inc->page_bytes)
 		return pgr_err_set(
 			err, PGR_E_DATA,
@@ -134,7 +130,8 @@ int pgr_incremental_read(struct pgr_incremental *out, struct pgr_source *source,
 	if (read_full(source, head, sizeof(head), name, err) != PGR_OK)
 		return PGR_ERR;
 	out->nblocks = head[1];
-	out->truncation = head[2];
+	/* servers below 17.8 and 18.2 count a limit that lies in a later segment from the start of this one */
+	out->truncation = head[2] < segment_blocks ? head[2] : segment_blocks;
 	if (check_head(out, head[0], size, segment_blocks, name, err) == PGR_OK &&
 	    read_blocks(out, source, segment_blocks, name, err) == PGR_OK)
 		return PGR_OK;

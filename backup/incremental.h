@@ -22,7 +22,7 @@ struct pgr_sys;
 /* Valid when zeroed. */
 struct pgr_incremental {
 	uint32_t page_bytes;
-	uint32_t truncation; /* truncation_block_length: the file has at least so many blocks */
+	uint32_t truncation; /* truncation_block_length, the segment's at most: the file has at least so many blocks */
 	uint32_t nblocks;
 	uint32_t *blocks; /* which ones come, ascending, counted from the start of the segment */
 };

@@ -195,10 +195,6 @@ START_TEST(test_hostile_heads)
 
 	make_head(0x0d1faed3u, 0, 0);
 	refused("is not of an incremental backup");
-	make_head(MAGIC, 0, SEGMENT + 1);
-	refused("a length of 601 blocks");
-	make_head(MAGIC, 0, UINT32_MAX);
-	refused("a length of");
 	make_head(MAGIC, SEGMENT + 1, 0);
 	refused("601 blocks of at most 600");
 	make_head(MAGIC, UINT32_MAX, 0);
@@ -254,6 +250,25 @@ START_TEST(test_source_that_ends)
 				 PGR_ERR);
 		ck_assert_int_eq(err.cls, PGR_E_DATA);
 		close(fd);
+		pgr_incremental_fini(&inc);
+	}
+}
+END_TEST
+
+/* A relation of several segments that was cut in a later one: the server may count from the start of this one. */
+START_TEST(test_cut_in_a_later_segment)
+{
+	static const uint32_t lengths[] = {SEGMENT, SEGMENT + 1, 3 * SEGMENT, UINT32_MAX}, blocks[] = {2, 7};
+
+	for (size_t i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++) {
+		struct pgr_incremental inc;
+		struct mem m = mem_of(0);
+
+		make(lengths[i], 2, blocks);
+		ck_assert_msg(read_it(&inc, &m) == PGR_OK, "%s", err.msg);
+		ck_assert_uint_eq(inc.truncation, SEGMENT);
+		ck_assert_uint_eq(pgr_incremental_blocks(&inc), SEGMENT);
+		ck_assert_uint_eq(pgr_incremental_kept(&inc, 2 * SEGMENT), SEGMENT);
 		pgr_incremental_fini(&inc);
 	}
 }
@@ -399,6 +414,7 @@ static Suite *suite(void)
 	tcase_add_test(t, test_long_head);
 	tcase_add_test(t, test_hostile_heads);
 	tcase_add_test(t, test_source_that_ends);
+	tcase_add_test(t, test_cut_in_a_later_segment);
 	tcase_add_test(t, test_segment_limit);
 	tcase_add_loop_test(t, test_apply, 0, sizeof(cases) / sizeof(cases[0]));
 	tcase_add_test(t, test_apply_faults);
