@@ -70,7 +70,7 @@ const char *pgr_dbstate_name(enum pgr_dbstate s)
 struct place {
 	uint32_t version;	  /* PG_CONTROL_VERSION */
 	uint16_t checkpoint_copy; /* a CheckPoint */
-	uint16_t min_recovery;	  /* and the timeline behind it */
+	uint16_t min_recovery;	  /* the timeline behind it, and backupStartPoint behind that */
 	uint16_t max_align;
 	uint16_t float_format;
 	uint16_t block_bytes; /* and segment_blocks behind it */
@@ -166,6 +166,7 @@ static void read_values(const uint8_t *data, const struct place *p, struct pgr_c
 		.tli = get32(data, p->checkpoint_copy + IN_CHECKPOINT_TLI),
 		.min_recovery = get64(data, p->min_recovery),
 		.min_recovery_tli = get32(data, p->min_recovery + 8),
+		.backup_start = get64(data, p->min_recovery + 16),
 		.block_bytes = get32(data, p->block_bytes),
 		.segment_blocks = get32(data, p->block_bytes + 4),
 		.wal_segment_bytes = get32(data, p->wal_segment_bytes),

@@ -126,8 +126,29 @@ static bool clean_primary(struct pgr_delta_choice *out, const struct pgr_control
 	return in_history(out, s, c->tli, c->checkpoint + 1, "its shutdown checkpoint");
 }
 
+/* Where the timeline that the server is on begins. */
+static pgr_lsn present_begin(const struct pgr_delta_server *s)
+{
+	return s->history->n > 1 ? s->history->entries[s->history->n - 2].end : 0;
+}
+
+/*
+ * It was started from a backup and did not come to its end.  What it holds was written by the server that it was taken
+ * from, up to that end, which is written nowhere: as with a copy that was never started.
+ */
+static bool amid_a_backup(struct pgr_delta_choice *out, const struct pgr_controlfile *c,
+			  const struct pgr_delta_server *s)
+{
+	if (c->tli == present(s) && c->backup_start >= present_begin(s) && !s->in_recovery)
+		return true;
+	return no(out, "it has not recovered to the end of the backup that it was started from, and may be ahead of %s",
+		  s->in_recovery ? "the server, which is a standby" : "where the server's timeline began");
+}
+
 static bool standby(struct pgr_delta_choice *out, const struct pgr_controlfile *c, const struct pgr_delta_server *s)
 {
+	if (c->backup_start != PGR_LSN_INVALID && !amid_a_backup(out, c, s))
+		return false;
 	if (!in_history(out, s, c->tli, c->redo, "its last restartpoint"))
 		return false;
 	if (c->min_recovery == PGR_LSN_INVALID)

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.every_major
 TOLD_BY = {
     "pg_control_system": ["pg_control_version", "catalog_version_no", "system_identifier"],
     "pg_control_checkpoint": ["checkpoint_lsn", "redo_lsn", "timeline_id"],
-    "pg_control_recovery": ["min_recovery_end_lsn", "min_recovery_end_timeline"],
+    "pg_control_recovery": ["min_recovery_end_lsn", "min_recovery_end_timeline", "backup_start_lsn"],
     "pg_control_init": ["database_block_size", "blocks_per_segment", "bytes_per_wal_segment",
                         "data_page_checksum_version"],
 }

@@ -89,6 +89,26 @@ START_TEST(test_standby)
 }
 END_TEST
 
+/* Nothing says how far the files are that it was started from. */
+START_TEST(test_amid_a_backup)
+{
+	control.backup_start = 0x5000;
+	yes(0x6000, 2);
+	server.in_recovery = true;
+	no("the end of the backup that it was started from, and may be ahead of the server, which is a standby");
+	server.in_recovery = false;
+	/* the backup was taken before the server's timeline was begun, perhaps on the other side */
+	control.backup_start = 0x4FFF;
+	no("the end of the backup that it was started from, and may be ahead of where the server's timeline began");
+	local.from = control.redo = control.backup_start = 0x4000;
+	local.from_tli = control.tli = control.min_recovery_tli = 1;
+	control.min_recovery = 0x4800;
+	no("the end of the backup");
+	control.backup_start = 0;
+	yes(0x4000, 1);
+}
+END_TEST
+
 static void from(pgr_lsn lsn, pgr_tli tli)
 {
 	local.from = control.redo = lsn;
@@ -275,6 +295,7 @@ static Suite *suite(void)
 
 	tcase_add_checked_fixture(t, setup, NULL);
 	tcase_add_test(t, test_standby);
+	tcase_add_test(t, test_amid_a_backup);
 	tcase_add_test(t, test_timelines);
 	tcase_add_test(t, test_former_primary);
 	tcase_add_loop_test(t, test_crashed_primary, 0, sizeof(hard_ends) / sizeof(hard_ends[0]));
