@@ -36,7 +36,7 @@ struct pgr_delta_server {
 	uint32_t catalog_version;
 	uint32_t block_bytes, segment_blocks, wal_segment_bytes, checksum_version;
 	const struct pgr_history *history; /* of its timeline, that one last */
-	pgr_lsn flush;			   /* IDENTIFY_SYSTEM */
+	pgr_lsn flush;			   /* IDENTIFY_SYSTEM; of a standby what it has replayed */
 	bool in_recovery;
 	pgr_lsn redo; /* of its last checkpoint */
 };

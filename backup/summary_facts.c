@@ -21,7 +21,10 @@ static const char question[] =
 	" i.blocks_per_segment, i.bytes_per_wal_segment, i.data_page_checksum_version,"
 	" (SELECT redo_lsn FROM pg_control_checkpoint()),"
 	" (SELECT coalesce(sum(pg_database_size(d.oid)), 0)::bigint FROM pg_database d"
-	" WHERE has_database_privilege(d.oid, 'CONNECT'))"
+	" WHERE has_database_privilege(d.oid, 'CONNECT')),"
+	" coalesce(pg_last_wal_replay_lsn(), '0/0'),"
+	/* who has given up its own rights does not see the type */
+	" EXISTS (SELECT FROM pg_stat_get_activity(%d) a WHERE coalesce(a.backend_type, 'walsender') = 'walsender')"
 	" FROM pg_control_init() i";
 
 static bool is(const struct pgr_result *r, unsigned col, const char *text)
@@ -67,25 +70,44 @@ static bool take(struct pgr_summary_facts *f, const struct pgr_result *r)
 	       cell_u32(r, 4, &f->block_bytes) && cell_u32(r, 5, &f->segment_blocks) &&
 	       cell_u32(r, 6, &f->wal_segment_bytes) && cell_u32(r, 7, &f->checksum_version) &&
 	       cell_lsn(r, 8, &f->redo) && size != NULL && pgr_num_u64(size, len, &f->database_bytes) &&
-	       sizes_make_sense(f);
+	       cell_lsn(r, 10, &f->replayed) && sizes_make_sense(f);
+}
+
+/* Several hosts in a connection string, or one name for several servers: what one of them says is not the other's. */
+static int check_same_server(const struct pgr_result *r, const struct pgr_system_id *id, struct pgr_err *err)
+{
+	if (!is(r, 0, id->system_identifier))
+		return pgr_err_set(err, PGR_E_USAGE,
+				   "system identifier does not match between SQL and replication connection");
+	if (is(r, 11, "t"))
+		return PGR_OK;
+	pgr_err_set(err, PGR_E_USAGE, "the SQL and the replication connection lead to different servers");
+	return pgr_err_hint(err, "Name a single host.");
 }
 
 int pgr_summary_facts_ask(struct pgr_summary_facts *out, struct pgr_client *sql, struct pgr_client *repl,
 			  const struct pgr_system_id *id, struct pgr_err *err)
 {
 	struct pgr_result *r;
-	int rc = PGR_OK;
+	int rc;
 
-	if (pgr_sql_query(sql, &r, err, "%s", question) != PGR_OK)
+	if (pgr_sql_query(sql, &r, err, question, pgr_client_backend_pid(repl)) != PGR_OK)
 		return PGR_ERR;
-	if (!is(r, 0, id->system_identifier))
-		rc = pgr_err_set(err, PGR_E_USAGE,
-				 "system identifier does not match between SQL and replication connection");
-	else if (!take(out, r))
+	rc = check_same_server(r, id, err);
+	if (rc == PGR_OK && !take(out, r))
 		rc = pgr_err_set(err, PGR_E_PROTOCOL,
 				 "the server's answer to the question about itself makes no sense");
 	pgr_result_free(r);
 	return rc == PGR_OK ? pgr_summary_facts_history(repl, id->tli, &out->history, err) : rc;
+}
+
+/*
+ * What a standby's backup holds is what it has replayed, while it says of itself what it has received, which may be far
+ * ahead (recovery_min_apply_delay).
+ */
+static pgr_lsn holds_up_to(const struct pgr_summary_facts *f, const struct pgr_system_id *id)
+{
+	return f->in_recovery && f->replayed < id->flush ? f->replayed : id->flush;
 }
 
 void pgr_summary_facts_server(const struct pgr_summary_facts *f, int version, const struct pgr_system_id *id,
@@ -101,7 +123,7 @@ void pgr_summary_facts_server(const struct pgr_summary_facts *f, int version, co
 		.wal_segment_bytes = f->wal_segment_bytes,
 		.checksum_version = f->checksum_version,
 		.history = &f->history,
-		.flush = id->flush,
+		.flush = holds_up_to(f, id),
 		.in_recovery = f->in_recovery,
 		.redo = f->redo,
 	};

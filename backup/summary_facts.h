@@ -22,6 +22,7 @@ struct pgr_summary_facts {
 	uint32_t catalog_version;
 	uint32_t block_bytes, segment_blocks, wal_segment_bytes, checksum_version;
 	pgr_lsn redo;		    /* of the last checkpoint */
+	pgr_lsn replayed;	    /* of a standby */
 	uint64_t database_bytes;    /* of those that this role may connect to */
 	struct pgr_history history; /* of the server's timeline */
 };
@@ -30,7 +31,7 @@ void pgr_summary_facts_fini(struct pgr_summary_facts *f);
 
 /*
  * Asks: `sql` is a session of pgr_sql_open, `repl` a replication connection that is ready, `id` what it said.
- * PGR_E_USAGE: the two do not lead to the same cluster.  Any role may ask.
+ * PGR_E_USAGE: the two do not lead to the same server.  Any role may ask.
  */
 int pgr_summary_facts_ask(struct pgr_summary_facts *out, struct pgr_client *sql, struct pgr_client *repl,
 			  const struct pgr_system_id *id, struct pgr_err *err) PGR_MUST_USE;

@@ -13,8 +13,11 @@ static struct sqlscript sql, repl;
 static struct pgr_summary_facts facts;
 static const struct pgr_system_id id = {.system_identifier = "7712345678901234567", .tli = 3, .flush = 0x9000};
 
-static const char *const good[] = {
-	"7712345678901234567", "on", "f", "202406281", "8192", "131072", "16777216", "1", "1A/2000028", "123456789",
+#define COLUMNS 12
+
+static const char *const good[COLUMNS] = {
+	"7712345678901234567", "on",	    "f",   "202406281", "8192", "131072", "16777216", "1",
+	"1A/2000028",	       "123456789", "0/0", "t",
 };
 
 static void setup(void)
@@ -33,7 +36,7 @@ static void teardown(void)
 
 static void answer(const char *const *cells)
 {
-	sqls_rows(&sql, 10, 1, cells);
+	sqls_rows(&sql, COLUMNS, 1, cells);
 }
 
 static void history(const char *name, const char *text)
@@ -78,12 +81,12 @@ static const struct {
 } odd[] = {
 	{2, "maybe"}, {2, NULL},    {3, "x"},  {4, NULL}, {4, "0"},	     {4, "8191"},
 	{4, "512"},   {4, "65536"}, {5, "0"},  {5, "-1"}, {5, "4294967295"}, {6, ""},
-	{7, "x"},     {8, "1A"},    {8, NULL}, {9, NULL}, {9, "-1"},
+	{7, "x"},     {8, "1A"},    {8, NULL}, {9, NULL}, {9, "-1"},	     {10, NULL},
 };
 
 START_TEST(test_odd)
 {
-	const char *cells[10];
+	const char *cells[COLUMNS];
 
 	memcpy(cells, good, sizeof(good));
 	cells[odd[_i].col] = odd[_i].value;
@@ -95,13 +98,48 @@ END_TEST
 
 START_TEST(test_other_cluster)
 {
-	const char *cells[10];
+	const char *cells[COLUMNS];
 
 	memcpy(cells, good, sizeof(good));
 	cells[0] = "7712345678901234568";
 	answer(cells);
 	ck_assert_int_eq(ask(), PGR_ERR);
 	sqls_check_err(&sql.err, PGR_E_USAGE, "system identifier does not match");
+}
+END_TEST
+
+/* Several hosts in the connection string. */
+START_TEST(test_other_server)
+{
+	const char *cells[COLUMNS];
+
+	memcpy(cells, good, sizeof(good));
+	cells[11] = _i == 0 ? "f" : NULL;
+	answer(cells);
+	ck_assert_int_eq(ask(), PGR_ERR);
+	sqls_check_err(&sql.err, PGR_E_USAGE, "lead to different servers");
+}
+END_TEST
+
+/* A standby's backup holds what it has replayed, however much it has received. */
+START_TEST(test_standby)
+{
+	static const struct {
+		const char *replayed;
+		pgr_lsn flush;
+	} cases[] = {{"0/8000", 0x8000}, {"0/9000", 0x9000}, {"0/A000", 0x9000}, {"0/0", 0}};
+	struct pgr_delta_server s;
+	const char *cells[COLUMNS];
+
+	memcpy(cells, good, sizeof(good));
+	cells[2] = "t";
+	cells[10] = cases[_i].replayed;
+	answer(cells);
+	history("00000003.history", "1\t0/5000\tx\n2\t0/6000\ty\n");
+	ck_assert_msg(ask() == PGR_OK, "%s", sql.err.msg);
+	pgr_summary_facts_server(&facts, V17, &id, &s);
+	ck_assert(s.in_recovery);
+	ck_assert_uint_eq(s.flush, cases[_i].flush);
 }
 END_TEST
 
@@ -181,6 +219,8 @@ static Suite *suite(void)
 	tcase_add_test(t, test_good);
 	tcase_add_loop_test(t, test_odd, 0, sizeof(odd) / sizeof(odd[0]));
 	tcase_add_test(t, test_other_cluster);
+	tcase_add_loop_test(t, test_other_server, 0, 2);
+	tcase_add_loop_test(t, test_standby, 0, 4);
 	tcase_add_test(t, test_refused);
 	tcase_add_test(t, test_first_timeline);
 	tcase_add_test(t, test_spaces);
