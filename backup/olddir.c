@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/file.h>
 
+#include "backup/finish.h"
 #include "backup/label.h"
 #include "backup/olddir_in.h"
 #include "backup/pidfile.h"
@@ -284,20 +285,34 @@ static int be_unfinished(struct pgr_olddir *d, struct found *state, struct pgr_e
 	return PGR_OK;
 }
 
+/* pg_basebackup names its manifest last, when everything is synced: before, a power cut leaves files that are cut. */
+static int was_finished(const struct pgr_olddir *d, bool *yes, struct pgr_err *err)
+{
+	struct stat st;
+	int rc = d->sys->fstatat(d->sys, d->fd, PGR_MANIFEST_NAME, &st, AT_SYMLINK_NOFOLLOW);
+
+	*yes = rc == 0;
+	if (rc != 0 && errno != ENOENT)
+		return pgr_err_sys(err, errno, "could not stat file \"%s/" PGR_MANIFEST_NAME "\"", d->path);
+	return PGR_OK;
+}
+
 /* A backup that never started has the changes since its start, not since what pg_control was when it was read. */
 static int be_copy(struct pgr_olddir *d, struct pgr_err *err)
 {
 	struct found label = {0};
+	bool finished;
 	pgr_lsn start;
 	pgr_tli tli;
 
-	if (find(d, d->fd, "backup_label", LABEL_MOST_BYTES, &label, err) != PGR_OK)
+	if (was_finished(d, &finished, err) != PGR_OK ||
+	    find(d, d->fd, "backup_label", LABEL_MOST_BYTES, &label, err) != PGR_OK)
 		return PGR_ERR;
 	d->kind = PGR_OLDDIR_COPY;
 	d->is_backup = label.there;
 	if (!label.there)
 		base_is(d, d->control.redo, d->control.tli);
-	else if (label.is_file && pgr_label_start(label.data, label.len, &start, &tli))
+	else if (finished && label.is_file && pgr_label_start(label.data, label.len, &start, &tli))
 		base_is(d, start, tli);
 	found_fini(&label);
 	return PGR_OK;
