@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -47,8 +48,8 @@ struct pgr_kept {
 	struct task *head, **tail;
 	unsigned queued, busy;
 	bool closing;
-	size_t bad_files;
-	char first_bad[256];
+	size_t bad_files, foreign_files;
+	char first_bad[256], first_foreign[256];
 };
 
 static void task_free(struct task *t)
@@ -64,15 +65,23 @@ struct reading {
 	struct pgr_kept *k;
 	const struct task *t;
 	struct pgr_filesum *sum;
-	uint32_t next; /* place in the list of blocks that came */
-	uint64_t bad;
+	uint32_t next;	       /* place in the list of blocks that came */
+	uint64_t bad, foreign; /* pages */
 };
+
+/* Also a server without page checksums relies on the position in every page that it writes. */
+static bool page_is_foreign(const struct pgr_kept *k, const uint8_t *page)
+{
+	pgr_lsn lsn = pgr_page_lsn(page);
+
+	return !pgr_page_is_new(page) && lsn > k->opts.changed_from && lsn <= k->opts.changed_to;
+}
 
 static bool page_is_bad(const struct pgr_kept *k, const struct task *t, const uint8_t *page, uint32_t block)
 {
 	uint64_t number = (uint64_t)t->segment * k->opts.segment_blocks + block;
 
-	return !pgr_page_is_new(page) &&
+	return k->opts.pages && !pgr_page_is_new(page) &&
 	       pgr_page_checksum(page, k->opts.page_bytes, (uint32_t)number) != pgr_page_stored_checksum(page);
 }
 
@@ -88,7 +97,10 @@ static void check_pages(struct reading *r, uint64_t off, const uint8_t *data, si
 			r->next++;
 		if (r->next < inc->nblocks && inc->blocks[r->next] == block)
 			continue;
-		r->bad += page_is_bad(r->k, r->t, data + at, block);
+		if (page_is_bad(r->k, r->t, data + at, block))
+			r->bad++;
+		else
+			r->foreign += page_is_foreign(r->k, data + at);
 	}
 }
 
@@ -115,7 +127,6 @@ static int read_some(const struct pgr_kept *k, int fd, const char *path, uint8_t
 static int read_all(struct reading *r, int fd, uint8_t *buf, struct pgr_err *err)
 {
 	struct pgr_kept *k = r->k;
-	bool pages = k->opts.pages && r->t->relation;
 	uint64_t off = 0;
 	size_t n;
 
@@ -124,7 +135,7 @@ static int read_all(struct reading *r, int fd, uint8_t *buf, struct pgr_err *err
 		    read_some(k, fd, r->t->path, buf, off, &n, err) != PGR_OK)
 			return PGR_ERR;
 		pgr_filesum_block(r->sum, off, buf, n);
-		if (pages)
+		if (r->t->relation)
 			check_pages(r, off, buf, n);
 		off += n;
 		atomic_fetch_add(&k->bytes, n);
@@ -156,23 +167,49 @@ static int read_file(struct reading *r, int fd, uint8_t *buf, struct pgr_err *er
 	return rc == PGR_OK ? sync_file(r->k, fd, r->t->path, err) : rc;
 }
 
+static void PGR_PRINTF(2, 3) tell(const struct pgr_kept_opts *o, const char *fmt, ...)
+{
+	char line[512];
+	va_list ap;
+
+	if (o->bad == NULL)
+		return;
+	va_start(ap, fmt);
+	vsnprintf(line, sizeof(line), fmt, ap);
+	va_end(ap);
+	o->bad(o->arg, line);
+}
+
+/* Counts a file, and remembers the first one. */
+static void count(struct reading *r, size_t *n, char first[256])
+{
+	pthread_mutex_lock(&r->k->lock);
+	if ((*n)++ == 0)
+		snprintf(first, 256, "%s", r->t->path);
+	pthread_mutex_unlock(&r->k->lock);
+}
+
 /* The name is gone, or the next run would build upon it again. */
 static int give_up(struct reading *r, int dirfd, const char *leaf, struct pgr_err *err)
 {
 	const struct pgr_kept_opts *o = &r->k->opts;
-	char line[512];
 
-	snprintf(line, sizeof(line), "file \"%s\": %llu pages that were kept have a wrong checksum, it is removed",
-		 r->t->path, (unsigned long long)r->bad);
 	if (o->sys->unlinkat(o->sys, dirfd, leaf, 0) != 0)
 		return pgr_err_sys(err, errno, "could not remove file \"%s\"", r->t->path);
-	if (o->bad != NULL)
-		o->bad(o->arg, line);
-	pthread_mutex_lock(&r->k->lock);
-	if (r->k->bad_files++ == 0)
-		snprintf(r->k->first_bad, sizeof(r->k->first_bad), "%s", r->t->path);
-	pthread_mutex_unlock(&r->k->lock);
+	tell(o, "file \"%s\": %llu pages that were kept have a wrong checksum, it is removed", r->t->path,
+	     (unsigned long long)r->bad);
+	count(r, &r->k->bad_files, r->k->first_bad);
 	return PGR_OK;
+}
+
+/* It stays: it tells the next run the same, should that not have heard of it. */
+static void note_foreign(struct reading *r)
+{
+	tell(&r->k->opts,
+	     "file \"%s\": %llu pages that were kept were changed after %" PGR_LSN_FMT
+	     ", and the server knows nothing of it",
+	     r->t->path, (unsigned long long)r->foreign, PGR_LSN_ARG(r->k->opts.changed_from));
+	count(r, &r->k->foreign_files, r->k->first_foreign);
 }
 
 static int carry_out_in(struct reading *r, int dirfd, const char *leaf, uint8_t *buf, struct pgr_err *err)
@@ -186,6 +223,8 @@ static int carry_out_in(struct reading *r, int dirfd, const char *leaf, uint8_t 
 	rc = read_file(r, fd, buf, err);
 	if (sys->close(sys, fd) != 0 && rc == PGR_OK)
 		rc = pgr_err_sys(err, errno, "could not close file \"%s\"", r->t->path);
+	if (rc == PGR_OK && r->foreign > 0)
+		note_foreign(r);
 	return rc == PGR_OK && r->bad > 0 ? give_up(r, dirfd, leaf, err) : rc;
 }
 
@@ -393,6 +432,14 @@ int pgr_kept_add(struct pgr_kept *k, const char *path, uint32_t segment, struct 
 	return rc;
 }
 
+static int foreign(const struct pgr_kept *k, struct pgr_err *err)
+{
+	pgr_err_set(err, PGR_E_DATA,
+		    "the old copy was changed in ways that the server knows nothing of: %zu files, the first is \"%s\"",
+		    k->foreign_files, k->first_foreign);
+	return pgr_err_hint(err, "WAL summaries are of no use for it.  Run --delta or --delta=hash.");
+}
+
 int pgr_kept_finish(struct pgr_kept *k, struct pgr_err *err)
 {
 	size_t bad;
@@ -403,11 +450,23 @@ int pgr_kept_finish(struct pgr_kept *k, struct pgr_err *err)
 		pthread_cond_wait(&k->changed, &k->lock);
 	bad = k->bad_files;
 	pthread_mutex_unlock(&k->lock);
+	if (rc == PGR_OK && pgr_kept_is_foreign(k))
+		return foreign(k, err);
 	if (rc != PGR_OK || bad == 0)
 		return rc;
 	pgr_err_set(err, PGR_E_DATA, "pages of the old copy have wrong checksums: %zu files, the first is \"%s\"", bad,
 		    k->first_bad);
 	return pgr_err_hint(err, "These files were removed.  Run the same command again, it fetches them.");
+}
+
+bool pgr_kept_is_foreign(struct pgr_kept *k)
+{
+	bool yes;
+
+	pthread_mutex_lock(&k->lock);
+	yes = k->foreign_files > 0;
+	pthread_mutex_unlock(&k->lock);
+	return yes;
 }
 
 uint64_t pgr_kept_bytes(const struct pgr_kept *k)

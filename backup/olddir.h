@@ -71,7 +71,8 @@ const struct pgr_olddir_state *pgr_olddir_state(const struct pgr_olddir *d);
  * From where on changes in the WAL may be missing in these files, everything before it being in them: the
  * backup_label's start where there is one, else pg_control's redo; of PGR_OLDDIR_UNFINISHED the state's start, else the
  * redo of what was set aside.  PGR_LSN_INVALID: that cannot be said (PGR_OLDDIR_EMPTY, PGR_OLDDIR_BARE, a backup_label
- * that makes no sense, files that may be half written), and only comparing or copying everything helps.
+ * that makes no sense or has no backup_manifest beside it, files that may be half written), and only comparing or
+ * copying everything helps.
  */
 pgr_lsn pgr_olddir_base(const struct pgr_olddir *d, pgr_tli *tli);
 
@@ -118,6 +119,9 @@ int pgr_olddir_check_apart_by_name(const struct pgr_olddir *d, const struct pgr_
  */
 int pgr_olddir_take_over(struct pgr_olddir *d, int root, const struct pgr_olddir_state *state,
 			 struct pgr_err *err) PGR_MUST_USE;
+
+/* After the take-over: no file here may be built upon, as after a run that was without `whole`.  Durably. */
+int pgr_olddir_distrust(struct pgr_olddir *d, int root, struct pgr_err *err) PGR_MUST_USE;
 
 /* Removes the state and what was set aside, durably when `sync`.  Nothing, when there was no take-over. */
 int pgr_olddir_finish(struct pgr_olddir *d, int root, bool sync, struct pgr_err *err) PGR_MUST_USE;

@@ -26,6 +26,7 @@ struct pgr_olddir {
 	struct pgr_controlfile control;
 	bool has_aside; /* a file of this name, readable or not */
 	struct pgr_olddir_state state;
+	struct pgr_olddir_state written; /* by the take-over */
 	pgr_lsn base;
 	pgr_tli base_tli;
 	bool is_backup; /* see pgr_olddir_is_backup */

@@ -187,8 +187,17 @@ int pgr_olddir_take_over(struct pgr_olddir *d, int root, const struct pgr_olddir
 	if (pgr_pidfile_check(d->sys, root, d->path, err) != PGR_OK || write_state(d, root, &merged, err) != PGR_OK ||
 	    set_aside(d, root, err) != PGR_OK || remove_leftovers(d, root, err) != PGR_OK)
 		return PGR_ERR;
+	d->written = merged;
 	d->taken = true;
 	return PGR_OK;
+}
+
+int pgr_olddir_distrust(struct pgr_olddir *d, int root, struct pgr_err *err)
+{
+	if (!d->taken)
+		return pgr_err_set(err, PGR_E_USAGE, "directory \"%s\" was not taken over", d->path);
+	d->written.whole = false;
+	return write_state(d, root, &d->written, err);
 }
 
 /* ---- finish ---- */

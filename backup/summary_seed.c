@@ -311,6 +311,11 @@ static int start_reading(struct pgr_run *r, struct pgr_summary *s, struct pgr_er
 		.threads = KEPT_THREADS,
 		.digest = r->manifest ? pgr_stream_seed_digest(r) : PGR_DIGEST_NONE,
 		.pages = s->facts.checksum_version != 0 && r->opts->verify_checksums,
+		.changed_from = s->choice.from,
+		/* what was replayed here may be ahead of where a standby's backup begins */
+		.changed_to = !s->incremental	     ? 0
+			      : s->facts.in_recovery ? r->start
+						     : UINT64_MAX,
 		.sync = r->opts->sync,
 		.page_bytes = s->facts.block_bytes,
 		.segment_blocks = s->facts.segment_blocks,
@@ -398,12 +403,25 @@ static int sweep(struct pgr_run *r, struct pgr_summary *s, struct pgr_err *err)
 	return pgr_delta_plan_remove(plan, r->sys, r->layout, tick, r, err);
 }
 
+/* What cannot be built upon is compared or copied by the next run. */
+static int finish_reading(struct pgr_run *r, struct pgr_summary *s, struct pgr_err *err)
+{
+	struct pgr_err later;
+
+	if (pgr_kept_finish(s->kept, err) == PGR_OK)
+		return PGR_OK;
+	if (pgr_kept_is_foreign(s->kept) &&
+	    pgr_olddir_distrust(r->delta.dir, pgr_layout_root(r->layout, 0), &later) != PGR_OK)
+		*err = later;
+	return PGR_ERR;
+}
+
 static int summary_copy(struct pgr_run *r, struct pgr_err *err)
 {
 	struct pgr_summary *s = r->summary;
 
 	if (start_reading(r, s, err) != PGR_OK || receive(r, s, err) != PGR_OK ||
-	    pgr_dirsink_drain(r->sink, err) != PGR_OK || pgr_kept_finish(s->kept, err) != PGR_OK ||
+	    pgr_dirsink_drain(r->sink, err) != PGR_OK || finish_reading(r, s, err) != PGR_OK ||
 	    sweep(r, s, err) != PGR_OK)
 		return PGR_ERR;
 	if (s->patch.skipped_links > 0)

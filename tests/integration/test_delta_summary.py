@@ -224,6 +224,93 @@ def test_crashed_former_primary(scene):
     scene.follows()
 
 
+def test_standby_amid_its_backup(scene):
+    """Its files are of a primary that went on where the one that it is to follow did not, and it never saw their end."""
+    scene.seed()
+    first, second = scene.primary, scene.standby()
+    first.sql("CHECKPOINT")
+    redo, checkpoint, segment = first.rows("SELECT redo_lsn, checkpoint_lsn, pg_walfile_name(redo_lsn) "
+                                           "FROM pg_control_checkpoint()")[0]
+    first.switch_wal()
+    first.sql("CREATE TABLE one_more ()")  # a timeline that begins with a segment has a gap in its summaries
+    second.wait_replayed(first.lsn())
+    second.stop()
+    first.sql("UPDATE big SET b = 'lost' WHERE id % 5000 = 1")
+    first.stop()
+    label = (f"START WAL LOCATION: {redo} (file {segment})\nCHECKPOINT LOCATION: {checkpoint}\n"
+             "BACKUP METHOD: streamed\nBACKUP FROM: primary\nSTART TIME: 2026-01-01 00:00:00 UTC\nLABEL: x\n"
+             "START TIMELINE: 1\n")
+    scene.place.write(os.path.join(first.data, "backup_label"), label)
+    scene.place.write(os.path.join(first.data, "standby.signal"), "")
+    for name in os.listdir(first.wal_path()):
+        if len(name) == 24 and name > segment:
+            os.unlink(first.wal_path(name))
+    first.launch()
+    wait_until(lambda: "redo starts at" in first.log_text() or not first.running(), "it recovers")
+    first.stop("immediate")
+    assert not os.path.exists(os.path.join(first.data, "backup_label"))
+    second.start()
+    second.promote()
+    scene.target, scene.primary = first.data, second
+    scene.change()
+    scene.quiesce()
+    refused(scene, "it has not recovered to the end of the backup that it was started from")
+    scene.make_over("--delta", "-v", "--no-keep")
+    scene.follows()
+
+
+def test_ahead_of_a_standby(scene):
+    """A standby that lags behind has received what the old copy has replayed, but holds less of it."""
+    scene.seed()
+    copy, scene.target = scene.target, scene.path("..", "slow")
+    scene.seed()
+    slow, scene.target = scene.standby(), copy
+    ahead = scene.standby()
+    slow.sql("SELECT pg_wal_replay_pause()")
+    wait_until(lambda: slow.sql("SELECT pg_get_wal_replay_pause_state()") == "paused", "it has paused")
+    scene.primary.sql("UPDATE big SET b = 'new' WHERE id % 5000 = 1")
+    end = scene.primary.lsn()
+    ahead.wait_replayed(end)
+    ahead.stop()
+    wait_until(lambda: slow.sql(f"SELECT pg_last_wal_receive_lsn() >= '{end}'") == "t", "it has received that")
+    primary, scene.primary = scene.primary, slow
+    refused(scene, "its minimum recovery point", "lies behind")
+    slow.sql("SELECT pg_wal_replay_resume()")
+    primary.sql("CHECKPOINT")  # the summarizer writes down what it has at the next one
+    slow.wait_replayed(primary.lsn())
+    figures(scene.make_over(SUMMARY, "-v"))
+    scene.primary = primary
+    scene.follows()
+
+
+def test_server_that_was_put_back(scene):
+    """To an older state of its disk: on the same timeline, it has another history since."""
+    scene.seed()
+    standby = scene.standby()
+    old = scene.primary
+    old.stop()
+    snapshot = scene.clusters.copy_of(scene.pg, old.data)
+    old.start()
+    old.sql("UPDATE big SET b = 'lost' WHERE id % 5000 = 1")
+    standby.wait_replayed(old.lsn())
+    standby.sql("CHECKPOINT")  # all of it is on the disk; the last checkpoint was when the server was stopped
+    end = standby.lsn()
+    standby.stop("immediate")
+    old.stop()
+    scene.primary = snapshot.start()
+    while scene.primary.sql(f"SELECT pg_current_wal_lsn() - '{end}' > 1000000") == "f":
+        scene.change()
+    scene.quiesce()
+    done = scene.start_make_over(SUMMARY, "-v")
+    assert done.wait() == 1, str(done)
+    assert "the old copy was changed in ways that the server knows nothing of" in done.err, str(done)
+    scene.does_not_start()
+    refused(scene, "it does not say up to where it is complete")
+    done = scene.make_over("--delta", "-v")
+    assert "compared" in done.err, str(done)
+    scene.is_right(but=KEPT)
+
+
 def test_no_summaries(scene):
     scene.seed()
     scene.primary.sql("ALTER SYSTEM SET summarize_wal = off", "SELECT pg_reload_conf()")

@@ -231,6 +231,65 @@ START_TEST(test_no_page_checksums)
 }
 END_TEST
 
+/* Gives the pages of a file positions: 0x100 for block 0, 0x200 for block 1, ... */
+static void put_positions(const char *name, uint32_t blocks)
+{
+	int fd = open(tmp_at(&tree, name), O_RDWR);
+
+	ck_assert_int_ge(fd, 0);
+	for (uint32_t b = 0; b < blocks; b++) {
+		const uint32_t lsn[2] = {0, 0x100 * (b + 1)};
+
+		ck_assert_int_eq(pwrite(fd, lsn, sizeof(lsn), (off_t)b * PAGE), sizeof(lsn));
+	}
+	close(fd);
+}
+
+/* What was changed since the first position came, or it was changed in another history; but for new pages (4, 9). */
+static const struct {
+	pgr_lsn from, to;
+	unsigned n; /* of blocks 0 to 11 without 6, which came */
+} histories[] = {
+	{0, 0, 0},	   {0xC00, UINT64_MAX, 0}, {0xBFF, UINT64_MAX, 1}, {0x700, UINT64_MAX, 4},
+	{0x100, 0x300, 2}, {0x100, 0x2FF, 1},	   {0x400, 0x500, 0},	   {0x600, 0x700, 0},
+};
+
+START_TEST(test_other_history)
+{
+	static const uint32_t came[] = {6};
+	struct pgr_kept_result results[2];
+	char words[100];
+
+	opts.threads = 1;
+	opts.pages = false;
+	opts.changed_from = histories[_i].from;
+	opts.changed_to = histories[_i].to;
+	must(pgr_kept_new(&kept, &opts, &err));
+	for (unsigned i = 0; i < 2; i++) {
+		struct pgr_incremental inc = listed(1, came);
+		char name[40];
+
+		snprintf(name, sizeof(name), "data/base/5/%u", i);
+		free(make_file(name, 0, 12));
+		put_positions(name, 12);
+		/* no relation: nobody looks at pages */
+		must(pgr_kept_add(kept, name + 5, 0, i == 1 ? NULL : &inc, &results[i], &err));
+		pgr_incremental_fini(&inc);
+	}
+	ck_assert_int_eq(pgr_kept_finish(kept, &err), histories[_i].n > 0 ? PGR_ERR : PGR_OK);
+	ck_assert_int_eq(pgr_kept_is_foreign(kept), histories[_i].n > 0);
+	ck_assert(tmp_exists(&tree, "data/base/5/0") && tmp_exists(&tree, "data/base/5/1"));
+	if (histories[_i].n == 0) {
+		ck_assert_str_eq(bad_lines, "");
+		return;
+	}
+	ck_assert_int_eq(err.cls, PGR_E_DATA);
+	ck_assert_msg(strstr(err.msg, "1 files, the first is \"base/5/0\"") != NULL, "%s", err.msg);
+	snprintf(words, sizeof(words), "\"base/5/0\": %u pages that were kept were changed after ", histories[_i].n);
+	ck_assert_msg(strstr(bad_lines, words) != NULL, "\"%s\" is not in \"%s\"", words, bad_lines);
+}
+END_TEST
+
 /* A file that vanished ends the run, in whatever thread. */
 START_TEST(test_missing)
 {
@@ -317,6 +376,7 @@ static Suite *suite(void)
 	tcase_add_loop_test(t, test_bad, 0, 3);
 	tcase_add_test(t, test_wrong_segment);
 	tcase_add_test(t, test_no_page_checksums);
+	tcase_add_loop_test(t, test_other_history, 0, sizeof(histories) / sizeof(histories[0]));
 	tcase_add_loop_test(t, test_missing, 0, 3);
 	tcase_add_test(t, test_link);
 	tcase_add_test(t, test_faults);

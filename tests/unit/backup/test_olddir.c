@@ -188,6 +188,15 @@ static int take(const struct pgr_olddir_state *s)
 	return rc;
 }
 
+static int distrust(void)
+{
+	int root = open_root();
+	int rc = pgr_olddir_distrust(dir, root, &err);
+
+	close(root);
+	return rc;
+}
+
 /* ---- nothing there ---- */
 
 START_TEST(missing)
@@ -317,6 +326,22 @@ START_TEST(copy_with_label)
 	again();
 	tmp_write(&tree, "data/backup_label", "START WAL LOCATION: what?\n");
 	look_finds(PGR_OLDDIR_COPY);
+	base_is(0, 0);
+}
+END_TEST
+
+/* Who made it was perhaps interrupted before it was synced. */
+START_TEST(copy_that_was_not_finished)
+{
+	make_copy();
+	tmp_write(&tree, "data/backup_label", LABEL);
+	ck_assert_int_eq(unlink(tmp_at(&tree, "data/backup_manifest")), 0);
+	look_finds(PGR_OLDDIR_COPY);
+	ck_assert(pgr_olddir_is_backup(dir));
+	base_is(0, 0);
+	must(take(&ours));
+	again();
+	look_finds(PGR_OLDDIR_UNFINISHED);
 	base_is(0, 0);
 }
 END_TEST
@@ -938,6 +963,35 @@ START_TEST(takes_a_copy_with_label)
 }
 END_TEST
 
+/* What turned out to be no copy of the server's is not built upon again. */
+START_TEST(distrusted)
+{
+	make_copy();
+	if (_i == 1)
+		tmp_write(&tree, "data/backup_label", LABEL);
+	look();
+	must(take(&ours));
+	must(distrust());
+	again();
+	look_finds(PGR_OLDDIR_UNFINISHED);
+	ck_assert(!pgr_olddir_state(dir)->whole);
+	base_is(0, 0);
+	/* and stays so */
+	must(take(&ours));
+	again();
+	look_finds(PGR_OLDDIR_UNFINISHED);
+	base_is(0, 0);
+}
+END_TEST
+
+START_TEST(distrusted_too_early)
+{
+	make_copy();
+	look();
+	check_failed(distrust(), PGR_E_USAGE, "directory \"%s\" was not taken over", data);
+}
+END_TEST
+
 /* Of what cannot be told at first, nothing can be told afterwards. */
 START_TEST(takes_without_base)
 {
@@ -1555,6 +1609,7 @@ static void add_looking(TCase *t)
 	tcase_add_test(t, copy);
 	tcase_add_test(t, copy_behind_links);
 	tcase_add_test(t, copy_with_label);
+	tcase_add_test(t, copy_that_was_not_finished);
 	tcase_add_test(t, copy_with_state);
 	tcase_add_test(t, bare);
 	tcase_add_test(t, damaged);
@@ -1595,6 +1650,8 @@ static void add_taking(TCase *t)
 	tcase_add_test(t, removes_a_stale_lock_file);
 	tcase_add_loop_test(t, takes_an_empty_one, 0, 2);
 	tcase_add_loop_test(t, takes_a_copy_with_label, 0, 2);
+	tcase_add_loop_test(t, distrusted, 0, 2);
+	tcase_add_test(t, distrusted_too_early);
 	tcase_add_loop_test(t, takes_without_base, 0, 2);
 	tcase_add_test(t, takes_two_controls);
 	tcase_add_test(t, finish_without_take_over);
