@@ -172,7 +172,7 @@ UNIT_TESTS = \
 	common/test_stop common/test_utf8 \
 	proto/test_caps proto/test_client proto/test_command proto/test_copydata proto/test_fields proto/test_session \
 	proto/test_transport_socket proto/test_wire \
-	receiver/test_history receiver/test_receiver receiver/test_scan receiver/test_walcheck receiver/test_walpack receiver/test_walpage receiver/test_walrecord receiver/test_walstore \
+	receiver/test_history receiver/test_receiver receiver/test_scan receiver/test_syncer receiver/test_walcheck receiver/test_walpack receiver/test_walpage receiver/test_walrecord receiver/test_walstore \
 	backup/test_bbstream backup/test_controlfile backup/test_copyrows backup/test_delta_choose backup/test_delta_doubt \
 	backup/test_delta_plan backup/test_dirsink backup/test_exclude backup/test_extract \
 	backup/test_filelist backup/test_filesum backup/test_full_label backup/test_incremental \

@@ -66,6 +66,7 @@ struct pgr_receiver {
 	pgr_tli tli;
 	pgr_tli parent;	    /* the timeline before `tli`, as long as its history was not seen; 0: none */
 	pgr_lsn parent_end; /* where the server says that it was left */
+	int64_t stalls_until_ms; /* until then the disk counts as one that stalls now and then */
 
 	/* one run */
 	struct pgr_client *client;
@@ -88,7 +89,7 @@ struct pgr_receiver {
 	int64_t unasked_ms;	/* since then something is written that none was asked for; PGR_NO_DEADLINE: nothing */
 	pgr_lsn timed;		/* a request whose time is taken ends here; PGR_LSN_INVALID: none */
 	int64_t timed_ms;	/* it was made then */
-	bool slow_syncs;	/* the last one whose time was taken took long, or there was none */
+	bool slow_syncs;	/* the last one whose time was taken took long, or there was none, or it stalls */
 	pgr_lsn wal_end;	/* where the server's WAL ends, says the last message */
 
 	/* the first page of each segment */

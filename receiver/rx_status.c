@@ -28,6 +28,13 @@
  */
 #define SLOW_SYNC_MS 2
 
+/*
+ * A sync that takes so long here holds up the answer to a server that asks whether we live (wal_sender_timeout).  Where
+ * that has happened it may happen again, and is left to the store's thread for a while, however quick the others are.
+ */
+#define STALL_MS	1000
+#define STALL_MEMORY_MS 300000
+
 void pgr_rx_status_init(struct pgr_receiver *r)
 {
 	r->next_status_ms = pgr_rx_now_ms(r) + r->status_interval_ms;
@@ -72,6 +79,18 @@ int pgr_rx_send_status(struct pgr_receiver *r, bool reply, struct pgr_err *err)
 	return pgr_client_copy_send(r->client, (struct pgr_span){r->out.data, r->out.len}, err);
 }
 
+/* A request whose time is taken was served. */
+static void judge_disk(struct pgr_receiver *r)
+{
+	int64_t now = pgr_rx_now_ms(r);
+	int64_t took = now - r->timed_ms;
+
+	r->timed = PGR_LSN_INVALID;
+	if (took >= STALL_MS)
+		r->stalls_until_ms = now + STALL_MEMORY_MS;
+	r->slow_syncs = took >= SLOW_SYNC_MS || now < r->stalls_until_ms;
+}
+
 /* Whether there were any. */
 static bool tell_finished_segments(struct pgr_receiver *r)
 {
@@ -95,10 +114,8 @@ int pgr_rx_progress(struct pgr_receiver *r, struct pgr_err *err)
 	if (pgr_walstore_check(r->store, err) != PGR_OK)
 		return PGR_ERR;
 	pgr_rx_publish(r);
-	if (r->timed != PGR_LSN_INVALID && synced >= r->timed) {
-		r->slow_syncs = pgr_rx_now_ms(r) - r->timed_ms >= SLOW_SYNC_MS;
-		r->timed = PGR_LSN_INVALID;
-	}
+	if (r->timed != PGR_LSN_INVALID && synced >= r->timed)
+		judge_disk(r);
 	due = tell_finished_segments(r) && r->status_interval_ms > 0;
 	if (r->report_flush && synced > r->reported)
 		due = due || r->synchronous || (r->owed != PGR_LSN_INVALID && synced >= r->owed);
@@ -134,7 +151,7 @@ static int ask_sync(struct pgr_receiver *r, bool here, struct pgr_err *err)
 	r->asked = pgr_rx_position(r);
 	r->asked_ms = pgr_rx_now_ms(r);
 	r->unasked_ms = PGR_NO_DEADLINE;
-	if (r->timed == PGR_LSN_INVALID) {
+	if (r->timed == PGR_LSN_INVALID && is_unsynced(r)) {
 		r->timed = r->asked;
 		r->timed_ms = r->asked_ms;
 	}
@@ -174,7 +191,9 @@ int pgr_rx_wrote(struct pgr_receiver *r, struct pgr_err *err)
 	return ask_sync(r, false, err);
 }
 
-/* The server hears of what is written too, before it is durable: synchronous_commit = remote_write waits for no more.
+/*
+ * The server hears of what is written too, before it is durable: synchronous_commit = remote_write waits for no more.
+ * Where syncs are quick one message behind the sync tells of both.
  */
 int pgr_rx_sync_if_due(struct pgr_receiver *r, struct pgr_err *err)
 {
@@ -191,7 +210,7 @@ int pgr_rx_sync_if_due(struct pgr_receiver *r, struct pgr_err *err)
  */
 int pgr_rx_answer(struct pgr_receiver *r, struct pgr_err *err)
 {
-	if (r->report_flush && is_unsynced(r)) {
+	if (r->report_flush && is_unsynced(r) && !pgr_rx_is_inside_head(r)) {
 		if (ask_sync(r, false, err) != PGR_OK)
 			return PGR_ERR;
 		r->owed = pgr_rx_position(r);

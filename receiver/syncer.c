@@ -24,8 +24,9 @@ enum ahead {
 
 /*
  * - segs[0..n) in the order of the WAL; all but the last are complete.
- * - busy: the syncer works without the lock on copies of the first segments or makes a file ahead; only it takes
- *   segments away, so that what the owner adds meanwhile stands behind them.  The owner may do a round in its place.
+ * - syncing: a round works without the lock on copies of the first segments; only a round takes segments away, so that
+ *   what the owner adds meanwhile stands behind them.  One round at a time, of the thread or of the owner.
+ * - making: the thread makes a file ahead, without the lock, which is no concern of a round.
  * - requested, synced <= written; synced only changes under lock.
  */
 struct pgr_syncer {
@@ -44,7 +45,8 @@ struct pgr_syncer {
 	pthread_cond_t done; /* something was done */
 	/* under lock: */
 	bool quit;
-	bool busy;
+	bool syncing;
+	bool making;
 	struct segment segs[PGR_SYNCER_QUEUE + 1];
 	size_t n;
 	pgr_lsn requested;
@@ -191,13 +193,13 @@ static void run_round(struct pgr_syncer *s)
 	bool valid;
 
 	take_round(s, &r);
-	s->busy = true;
+	s->syncing = true;
 	pthread_mutex_unlock(&s->lock);
 	synced = rc = sync_round(s->dir, &r, &err);
 	if (rc == PGR_OK)
 		rc = close_round(s->dir, &r, &err);
 	pthread_mutex_lock(&s->lock);
-	s->busy = false;
+	s->syncing = false;
 	put_round(s, &r, rc == PGR_OK);
 	valid = synced == PGR_OK && !atomic_load(&s->has_failed);
 	if (rc != PGR_OK)
@@ -217,26 +219,27 @@ static void make_ahead(struct pgr_syncer *s)
 	struct pgr_err ignored; /* if the reason is still there when the file is needed, the owner will meet it */
 	int rc;
 
-	s->busy = true;
+	s->making = true;
 	pthread_mutex_unlock(&s->lock);
 	rc = pgr_segfile_create(s->dir, PGR_SEGFILE_AHEAD, &f, &ignored);
 	pthread_mutex_lock(&s->lock);
-	s->busy = false;
+	s->making = false;
 	s->ahead_file = f;
 	s->ahead = rc == PGR_OK ? AHEAD_MADE : AHEAD_FAILED;
 	pthread_cond_broadcast(&s->done);
 }
 
+/* What is due while the owner does a round is that round's: nothing is left when it ends, and nobody has to be told. */
 static void *thread_main(void *arg)
 {
 	struct pgr_syncer *s = arg;
 
 	pthread_mutex_lock(&s->lock);
 	while (!s->quit) {
-		if (!s->busy && is_due(s)) {
+		if (!s->syncing && is_due(s)) {
 			run_round(s);
 			tell(s);
-		} else if (!s->busy && is_ahead_due(s)) {
+		} else if (is_ahead_due(s)) {
 			make_ahead(s);
 		} else {
 			pthread_cond_wait(&s->work, &s->lock);
@@ -256,15 +259,6 @@ static void start_work(struct pgr_syncer *s)
 			run_round(s);
 			tell(s);
 		}
-}
-
-/* The thread, woken meanwhile for something else, has left that for later. */
-static void run_round_here(struct pgr_syncer *s)
-{
-	if (is_due(s))
-		run_round(s);
-	if (is_ahead_due(s))
-		pthread_cond_signal(&s->work);
 }
 
 /* ---- making and freeing ---- */
@@ -372,7 +366,7 @@ int pgr_syncer_fail(struct pgr_syncer *s, const struct pgr_err *err)
 void pgr_syncer_reset(struct pgr_syncer *s, pgr_lsn lsn)
 {
 	pthread_mutex_lock(&s->lock);
-	assert(s->n == 0 && !s->busy);
+	assert(s->n == 0 && !s->syncing);
 	atomic_store(&s->written, lsn);
 	atomic_store(&s->synced, lsn);
 	s->requested = lsn;
@@ -408,7 +402,7 @@ int pgr_syncer_take_ahead(struct pgr_syncer *s, struct pgr_segfile *f)
 void pgr_syncer_drop_ahead(struct pgr_syncer *s)
 {
 	pthread_mutex_lock(&s->lock);
-	while (s->busy)
+	while (s->making)
 		pthread_cond_wait(&s->done, &s->lock);
 	if (s->ahead == AHEAD_MADE)
 		pgr_segfile_remove(s->dir, &s->ahead_file);
@@ -468,10 +462,10 @@ static int request_locked(struct pgr_syncer *s, bool here, struct pgr_err *err)
 	if (rc != PGR_OK)
 		return rc;
 	s->requested = atomic_load(&s->written);
-	if (here && !s->busy && count_complete(s) == 0)
-		run_round_here(s);
-	else
+	if (!here || s->syncing || count_complete(s) > 0)
 		start_work(s);
+	else if (is_due(s))
+		run_round(s);
 	return check(s, err);
 }
 
@@ -504,7 +498,7 @@ void pgr_syncer_detach(struct pgr_syncer *s, struct pgr_segfile *f)
 {
 	f->fd = -1;
 	pthread_mutex_lock(&s->lock);
-	while (s->busy)
+	while (s->syncing)
 		pthread_cond_wait(&s->done, &s->lock);
 	if (is_open(s))
 		*f = s->segs[--s->n].file;

@@ -79,9 +79,9 @@ void pgr_syncer_wrote(struct pgr_syncer *s, pgr_lsn lsn);
 int pgr_syncer_finish(struct pgr_syncer *s, pgr_lsn lsn, struct pgr_err *err) PGR_MUST_USE;
 
 /*
- * Everything written shall be made durable; does not wait.  With `here` it is done by this call when the syncer has
- * nothing to do and there is only the open segment: on a disk whose syncs are quick that is quicker than to wake up
- * another thread.
+ * Everything written shall be made durable; does not wait.  With `here` it is done by this call when no sync is under
+ * way and there is only the open segment: on a disk whose syncs are quick that is quicker than to wake up another
+ * thread.  The wake function is then not called.  PGR_ERR: as pgr_syncer_check.
  */
 int pgr_syncer_request(struct pgr_syncer *s, bool here, struct pgr_err *err) PGR_MUST_USE;
 

@@ -2114,6 +2114,154 @@ START_TEST(quick_syncs_are_done_here)
 }
 END_TEST
 
+/*
+ * The nth sync is to be done by this thread or by the other one, and so long it takes; what comes then was under way so
+ * long.  Nothing else takes any time.
+ */
+struct stalling {
+	char by; /* 'h'ere, 't'here */
+	int takes_ms, then_ms;
+};
+
+static const struct stalling stalls[] = {
+	{'t', 0, 0}, {'h', 1, 0}, {'h', 2, 0}, {'t', 0, 0}, {'h', 1000, 0}, {'t', 0, 299999},
+	{'t', 0, 1}, {'t', 0, 0}, {'h', 0, 0}, {'h', 999, 0}, {'t', 0, 0}, {'h', 0, 0},
+};
+
+#define NSTALLS ((unsigned)(sizeof(stalls) / sizeof(stalls[0])))
+
+static struct {
+	atomic_uint n; /* syncs of files */
+	char by[NSTALLS + 1];
+	atomic_int ms; /* that have passed */
+} stalled;
+
+/* So far back that nobody waits for what it says. */
+static int64_t stalled_ms(const struct pgr_sys *sys)
+{
+	return standing_ms(sys) - 1000000 + atomic_load(&stalled.ms);
+}
+
+/* Status messages up to the one in front of the nth sync, when the other thread does that. */
+static unsigned statuses_before(unsigned n)
+{
+	unsigned sum = 1;
+
+	for (unsigned i = 0; i < n; i++)
+		sum += stalls[i].by == 't' ? 2 : 1;
+	return sum;
+}
+
+static int stall(int fd, int (*sync)(int fd))
+{
+	struct stat st;
+	unsigned n;
+
+	ck_assert_int_eq(fstat(fd, &st), 0);
+	if (!S_ISREG(st.st_mode))
+		return sync(fd);
+	n = atomic_fetch_add(&stalled.n, 1);
+	ck_assert_uint_lt(n, NSTALLS);
+	stalled.by[n] = pthread_equal(pthread_self(), here) ? 'h' : 't';
+	while (stalled.by[n] == 't' && atomic_load(&gate.statuses) < statuses_before(n))
+		sched_yield();
+	atomic_fetch_add(&stalled.ms, stalls[n].takes_ms);
+	return sync(fd);
+}
+
+static int stalled_fsync(const struct pgr_sys *sys, int fd)
+{
+	(void)sys;
+	return stall(fd, fsync);
+}
+
+static int stalled_fdatasync(const struct pgr_sys *sys, int fd)
+{
+	(void)sys;
+	return stall(fd, fdatasync);
+}
+
+static ssize_t stalled_pwrite(const struct pgr_sys *sys, int fd, const void *buf, size_t len, off_t off)
+{
+	unsigned n = atomic_load(&stalled.n);
+
+	if (n > 0)
+		atomic_fetch_add(&stalled.ms, stalls[n - 1].then_ms);
+	return held_pwrite(sys, fd, buf, len, off);
+}
+
+/* One sync that takes a second, and the other thread does them for five minutes; one that takes less, and the next. */
+START_TEST(stalling_disk)
+{
+	char expected[NSTALLS + 1] = "";
+
+	set_clock(stalled_ms);
+	fx.other.fsync = stalled_fsync;
+	fx.other.fdatasync = stalled_fdatasync;
+	fx.other.openat = noticed_openat;
+	fx.other.pwrite = stalled_pwrite;
+	fx.other.wall_us = gate_us;
+	memset(&stalled, 0, sizeof(stalled));
+	here = pthread_self();
+	atomic_store(&ahead_begun, false);
+	atomic_store(&gate.statuses, 0);
+	begin_synchronous(0);
+	for (unsigned i = 0; i < NSTALLS; i++) {
+		expected[i] = stalls[i].by;
+		s_wal(START + i * 1000, 1000);
+		pgr_scripted_expect(fx.server, 'd');
+		if (stalls[i].by == 't')
+			pgr_scripted_expect(fx.server, 'd');
+	}
+	s_complete("COPY 0");
+	pgr_scripted_eof(fx.server);
+	run_to(PGR_RECV_SERVER_CLOSED);
+	ck_assert_str_eq(stalled.by, expected);
+	check_file(SEG3 ".partial", START, NSTALLS * 1000);
+}
+END_TEST
+
+/* A sync here that fails is the end, and nothing of what it was for is reported. */
+static int failing_fdatasync(const struct pgr_sys *sys, int fd)
+{
+	(void)sys;
+	(void)fd;
+	ck_assert(pthread_equal(pthread_self(), here));
+	atomic_fetch_add(&syncs_here, 1);
+	errno = EIO;
+	return -1;
+}
+
+START_TEST(failure_in_the_stream)
+{
+	struct status st;
+
+	set_clock(standing_ms);
+	fx.other.fsync = counted_fsync;
+	fx.other.fdatasync = failing_fdatasync;
+	fx.other.openat = noticed_openat;
+	fx.other.pwrite = held_pwrite;
+	fx.other.wall_us = gate_us;
+	here = pthread_self();
+	atomic_store(&ahead_begun, false);
+	atomic_store(&syncs_here, 0);
+	atomic_store(&gate.statuses, 0);
+	begin_synchronous(0);
+	s_wal(START, 1000);
+	pgr_scripted_expect(fx.server, 'd');
+	pgr_scripted_expect(fx.server, 'd');
+	s_wal(START + 1000, 1000);
+	ck_assert_int_eq(run(), PGR_ERR);
+	ck_assert_int_eq(fx.err.cls, PGR_E_SYSTEM);
+	ck_assert_int_eq(fx.err.sys_errno, EIO);
+	ck_assert_ptr_null(strstr(fx.err.msg, "after an earlier error"));
+	ck_assert(pgr_walstore_is_failed(fx.store));
+	ck_assert_int_eq(syncs_here, 1);
+	for (unsigned i = 0; get_status(i, &st); i++)
+		ck_assert_uint_le(st.flush, START + 1000);
+}
+END_TEST
+
 /* The disk stands still: the stream is held when enough segments wait for it, and goes on by itself. */
 START_TEST(slow_disk)
 {
@@ -2364,6 +2512,8 @@ int main(void)
 	tcase_add_test(thread, keepalive_is_answered_at_once);
 	tcase_add_test(thread, requests_merge);
 	tcase_add_loop_test(thread, quick_syncs_are_done_here, 0, 2);
+	tcase_add_test(thread, stalling_disk);
+	tcase_add_test(thread, failure_in_the_stream);
 	tcase_add_loop_test(thread, rest_does_not_come, 0, 6);
 	tcase_add_loop_test(thread, slow_disk, 0, 4);
 	tcase_add_test(thread, failure_behind_the_stream);
