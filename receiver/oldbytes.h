@@ -1,7 +1,8 @@
 /*
  * What a segment's file held when it was opened, compared with what comes again.
  *
- * Bytes that stand there already are not written again: what was once acknowledged is never rewritten.  They are read
+ * Bytes that stand there already are not written again: what was once acknowledged is never rewritten, nor replaced by
+ * something else.  They are read
  * past the page cache: after a failed fsync of an earlier run the cache shows bytes that never reached the disk, and
  * counts them as clean, so that comparing with it and syncing would acknowledge what is not there.  Where direct reads
  * do not exist the cache has to do.
@@ -14,6 +15,7 @@
 #include <sys/types.h>
 
 #include "common/err.h"
+#include "common/lsn.h"
 
 struct pgr_segfile;
 struct pgr_waldir;
@@ -34,8 +36,12 @@ int pgr_oldbytes_open(struct pgr_oldbytes *o, const struct pgr_waldir *d, const 
 		      struct pgr_err *err) PGR_MUST_USE;
 void pgr_oldbytes_fini(struct pgr_oldbytes *o, const struct pgr_waldir *d);
 
-/* *same bytes of p are what the file holds at `off`; after the first one that is not, all the rest is new. */
-int pgr_oldbytes_match(struct pgr_oldbytes *o, const struct pgr_waldir *d, const struct pgr_segfile *f, off_t off,
+/*
+ * *same bytes of p, which stands at `lsn`, are what the file holds there; after the first one that is not, all the rest
+ * is new.  PGR_E_DATA: the file holds other WAL of this very place, so it was received from a server with another
+ * history.  What a segment that was used before left in the file is no WAL of this place, nor are zeros.
+ */
+int pgr_oldbytes_match(struct pgr_oldbytes *o, const struct pgr_waldir *d, const struct pgr_segfile *f, pgr_lsn lsn,
 		       const uint8_t *p, size_t len, size_t *same, struct pgr_err *err) PGR_MUST_USE;
 
 #endif

@@ -27,6 +27,7 @@ struct pgr_walstore {
 	struct pgr_syncer *syncer; /* knows the positions */
 
 	bool cleared; /* what a killed run had made ahead is gone */
+	bool forked;  /* what is here and what was to be written contradict each other */
 	bool begun;
 	pgr_tli tli;
 
@@ -104,16 +105,15 @@ void pgr_walstore_set_wake(struct pgr_walstore *s, void (*fn)(void *arg), void *
 
 /* ---- opening a segment ---- */
 
-/* The file that was made ahead takes the segment's name, which nobody has. */
+/* The file that was made ahead takes the segment's name, which nobody has.  PGR_MORE: there is none. */
 static int use_ahead(struct pgr_walstore *s, const char *name, struct pgr_err *err)
 {
 	int rc = pgr_syncer_take_ahead(s->syncer, &s->file);
 
-	if (rc == PGR_OK && pgr_segfile_rename(&s->dir, &s->file, name, err) != PGR_OK) {
-		pgr_segfile_remove(&s->dir, &s->file);
-		return PGR_ERR;
-	}
-	return rc;
+	if (rc != PGR_OK || pgr_segfile_rename(&s->dir, &s->file, name, err) == PGR_OK)
+		return rc;
+	pgr_segfile_remove(&s->dir, &s->file);
+	return err->sys_errno == ENOENT ? PGR_MORE : PGR_ERR; /* somebody has cleaned up */
 }
 
 static int make_file(struct pgr_walstore *s, const char *name, struct pgr_err *err)
@@ -225,12 +225,15 @@ static int write_back(struct pgr_walstore *s, off_t end, struct pgr_err *err)
 	return PGR_OK;
 }
 
-static int write_new(struct pgr_walstore *s, off_t off, const uint8_t *p, size_t len, struct pgr_err *err)
+static int write_new(struct pgr_walstore *s, pgr_lsn lsn, const uint8_t *p, size_t len, struct pgr_err *err)
 {
+	off_t off = pgr_lsn_segoff(lsn, s->dir.segment_bytes);
 	size_t same;
 
-	if (pgr_oldbytes_match(&s->old, &s->dir, &s->file, off, p, len, &same, err) != PGR_OK)
+	if (pgr_oldbytes_match(&s->old, &s->dir, &s->file, lsn, p, len, &same, err) != PGR_OK) {
+		s->forked = err->cls == PGR_E_DATA;
 		return PGR_ERR;
+	}
 	if (same == len)
 		return PGR_OK;
 	if (pgr_fs_pwrite_all(s->dir.sys, s->file.fd, p + same, len - same, off + (off_t)same, s->path, err) != PGR_OK)
@@ -238,13 +241,17 @@ static int write_new(struct pgr_walstore *s, off_t off, const uint8_t *p, size_t
 	return write_back(s, off + (off_t)len, err);
 }
 
-/* `len` bytes that fit into the open segment. */
+/*
+ * `len` bytes that fit into the open segment.  A file that got its space has no need for more, so a full disk is no
+ * better than any other failure: where a network file system says ENOSPC, what was written earlier may be what was
+ * lost, and the next sync would not tell (nfs_file_write in Linux' fs/nfs/file.c).
+ */
 static int append(struct pgr_walstore *s, const uint8_t *p, size_t len, struct pgr_err *err)
 {
 	pgr_lsn at = pgr_walstore_written(s);
 	uint32_t off = pgr_lsn_segoff(at, s->dir.segment_bytes);
 
-	if (write_new(s, off, p, len, err) != PGR_OK)
+	if (write_new(s, at, p, len, err) != PGR_OK)
 		return pgr_syncer_fail(s->syncer, err);
 	if (off + len < s->dir.segment_bytes) {
 		pgr_syncer_wrote(s->syncer, at + len);
@@ -334,8 +341,7 @@ int pgr_walstore_close_segment(struct pgr_walstore *s, bool finish, struct pgr_e
 
 /* ---- history files ---- */
 
-static int check_history(const struct pgr_walstore *s, const char *name, const char *content, size_t len,
-			 struct pgr_err *err)
+static int check_history(struct pgr_walstore *s, const char *name, const char *content, size_t len, struct pgr_err *err)
 {
 	size_t old_len;
 	char *old;
@@ -348,6 +354,7 @@ static int check_history(const struct pgr_walstore *s, const char *name, const c
 	free(old);
 	if (equal)
 		return PGR_OK;
+	s->forked = true;
 	pgr_err_set(err, PGR_E_DATA, "timeline history file \"%s/%s\" differs from the server's", s->dir_name, name);
 	return pgr_err_hint(err, "The directory holds WAL of another server that was promoted to the same timeline.");
 }
@@ -384,6 +391,11 @@ int pgr_walstore_has_history(struct pgr_walstore *s, pgr_tli tli, bool *has, str
 bool pgr_walstore_is_failed(const struct pgr_walstore *s)
 {
 	return pgr_syncer_is_failed(s->syncer);
+}
+
+bool pgr_walstore_is_forked(const struct pgr_walstore *s)
+{
+	return s->forked;
 }
 
 pgr_lsn pgr_walstore_written(const struct pgr_walstore *s)

@@ -7,9 +7,10 @@
  *     written >= synced
  *
  * `synced` covers data, file size and the directory entry.  Bytes that a segment file already holds from an earlier run
- * are compared with what comes again and not written again: what was once acknowledged is never rewritten, truncated or
- * zeroed. A failed write or sync is final: the store refuses everything after it (an fsync is never retried on the same
- * file).  A failure of the store's thread is returned by the next call.
+ * are compared with what comes again and not written again: what was once acknowledged is never rewritten, truncated,
+ * zeroed, or replaced by WAL of another history (PGR_E_DATA).  A failed write or sync is final: the store refuses
+ * everything after it (an fsync is never retried on the same file).  A failure of the store's thread is returned by the
+ * next call.
  *
  * One thread at a time, but for pgr_walstore_written, _synced and _is_failed, which any thread may call.
  */
@@ -101,6 +102,9 @@ int pgr_walstore_has_history(struct pgr_walstore *s, pgr_tli tli, bool *has, str
 /* Whether a failed write or sync has made the store refuse everything.  A segment that could not be allocated (a full
  * disk) does not: the same write may be tried again, from the written position on. */
 bool pgr_walstore_is_failed(const struct pgr_walstore *s);
+
+/* Whether something was refused because the directory holds WAL, or a history file, of another history. */
+bool pgr_walstore_is_forked(const struct pgr_walstore *s);
 
 pgr_lsn pgr_walstore_written(const struct pgr_walstore *s);
 pgr_lsn pgr_walstore_synced(const struct pgr_walstore *s);

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 
 #include "common/fs.h"
@@ -323,6 +324,8 @@ static void tell_failure(struct pgr_receive *r, struct pgr_err *err)
 {
 	if (err->cls == PGR_E_STOPPED)
 		return;
+	if (err->cls == PGR_E_DATA && r->store != NULL && pgr_walstore_is_forked(r->store))
+		r->trouble = PGR_NOT_BEHIND;
 	if (is_wal_gone(err)) {
 		r->trouble = PGR_WAL_GONE;
 		if (err->hint[0] == '\0')
@@ -466,17 +469,30 @@ static int start_signals(struct pgr_receive *r, struct pgr_err *err)
 	return pgr_signals_start(&r->signals, &set, on_signal, r, err);
 }
 
-static int check_directory(const struct pgr_receive *r, struct pgr_err *err)
+/*
+ * Two programs that write to the same files would acknowledge what the other one then throws away.  Where directories
+ * cannot be locked (a network file system) it goes without.
+ */
+static int take_directory(struct pgr_receive *r, struct pgr_err *err)
 {
-	int fd;
+	int rc;
 
 	if (r->opt->drop_slot || r->opt->create_slot)
 		return PGR_OK;
-	if (pgr_fs_open_dir(r->sys, r->opt->dir, &fd, err) != PGR_OK)
+	if (pgr_fs_open_dir(r->sys, r->opt->dir, &r->lock_fd, err) != PGR_OK)
 		return PGR_ERR;
-	if (r->sys->close(r->sys, fd) != 0)
-		return pgr_err_sys(err, errno, "could not close directory \"%s\"", r->opt->dir);
-	return PGR_OK;
+	do
+		rc = r->sys->flock(r->sys, r->lock_fd, LOCK_EX | LOCK_NB);
+	while (rc != 0 && errno == EINTR);
+	if (rc == 0 || errno != EWOULDBLOCK)
+		return PGR_OK;
+	return pgr_err_set(err, PGR_E_USAGE, "another pgr-receivewal is at work in directory \"%s\"", r->opt->dir);
+}
+
+static void leave_directory(struct pgr_receive *r)
+{
+	if (r->lock_fd >= 0)
+		r->sys->close(r->sys, r->lock_fd); /* nothing was written through it */
 }
 
 static int setup_and_run(struct pgr_receive *r)
@@ -484,8 +500,9 @@ static int setup_and_run(struct pgr_receive *r)
 	struct pgr_err err;
 	int code = 1;
 
-	if (check_directory(r, &err) != PGR_OK || pgr_stop_new(&r->stop, &err) != PGR_OK) {
+	if (take_directory(r, &err) != PGR_OK || pgr_stop_new(&r->stop, &err) != PGR_OK) {
 		pgr_say_error(&r->msg, &err);
+		leave_directory(r);
 		return 1;
 	}
 	r->opt->conn.ask_password = pgr_prompt_password;
@@ -503,13 +520,14 @@ static int setup_and_run(struct pgr_receive *r)
 	pgr_walpack_free(r->pack);
 	pthread_mutex_destroy(&r->lock);
 	pgr_stop_free(r->stop);
+	leave_directory(r);
 	return code;
 }
 
 int main(int argc, char **argv)
 {
 	struct pgr_receivewal_options opt;
-	struct pgr_receive r = {.opt = &opt, .sys = pgr_sys_real()};
+	struct pgr_receive r = {.opt = &opt, .sys = pgr_sys_real(), .lock_fd = -1};
 	int code;
 
 	pgr_messages_init(&r.msg, argv[0]);

@@ -28,7 +28,7 @@ enum pgr_trouble {
 	PGR_NO_TROUBLE = 0,
 	PGR_WAL_GONE = 3,   /* the server does not have the WAL that comes next, or the slot lost it */
 	PGR_FOREIGN = 4,    /* the directory holds WAL of another cluster */
-	PGR_NOT_BEHIND = 5, /* the directory holds WAL that is not in the server's history */
+	PGR_NOT_BEHIND = 5, /* the directory holds WAL, or a history file, that is not in the server's history */
 };
 
 struct pgr_receive {
@@ -47,6 +47,7 @@ struct pgr_receive {
 	bool foreign_partials;	       /* the directory has some (scan.h) */
 	uint32_t segment_bytes;
 	mode_t file_mode;
+	int lock_fd; /* the directory, locked as long as the run lasts; -1: not */
 
 	/* shared with the thread of the signals */
 	pthread_mutex_t lock;

@@ -1,6 +1,7 @@
 """pgr-receivewal's options and errors, on one server."""
 
 import os
+import pathlib
 import re
 import signal
 import stat
@@ -229,6 +230,19 @@ def test_killed_while_the_disk_is_full(source, run, small_disk):
     wal.assert_received(disk, source)
 
 
+def test_one_at_a_time(source, run, tmp):
+    """A second one in the same directory is turned away before it touches anything."""
+    first = run.start_receivewal("-D", tmp, "--synchronous", *source.address())
+    wait_until(source.senders, "it streams")
+    segments(source, 1)
+    ended_with(run.start_receivewal("-D", tmp, *source.address()), 1, "another pgr-receivewal is at work in directory")
+    segments(source, 3)
+    wait_until(lambda: len(wal.complete(tmp)) >= 4, "the first one goes on")
+    stop(first)
+    wal.assert_received(tmp, source)
+    receive(run, source, tmp, 1)
+
+
 # ---- connections
 
 
@@ -437,3 +451,32 @@ def test_server_has_less_than_the_directory(source, behind, run, promoted):
     ended_with(run.start_receivewal("-D", archive, "--give-up=2", *standby.address()), 5, *words)
     ended_with(run.start_receivewal("-D", archive, "-n", *standby.address()), 5, *words)
     assert sorted(os.listdir(archive)) == before
+
+
+def wait_flushed(server):
+    query = f"SELECT flush_lsn >= '{server.lsn()}' FROM pg_stat_replication"
+    wait_until(lambda: server.sql(query) == "t", "the receiver has all of it")
+
+
+def contents(directory):
+    return {entry.name: pathlib.Path(entry.path).read_bytes() for entry in os.scandir(directory)}
+
+
+def test_server_was_set_back(pg, source, clusters, run, tmp):
+    """Nor is the newest segment replaced when the server has another one in its place."""
+    source.switch_wal()
+    source.stop()
+    earlier = clusters.copy_of(pg, source.data)
+    source.start()
+    receiver = run.start_receivewal("-D", tmp, "--synchronous", *source.address())
+    wait_until(source.senders, "it streams")
+    source.sql("CREATE TABLE acknowledged AS SELECT md5(g::text) FROM generate_series(1, 100) g")
+    wait_flushed(source)
+    stop(receiver)
+    source.stop()
+    before = contents(tmp)
+    earlier.start()
+    earlier.sql("CREATE TABLE otherwise AS SELECT md5(g::text) FROM generate_series(1, 300) g")
+    ended_with(run.start_receivewal("-D", tmp, "-n", *earlier.address()), 5,
+               ".partial\" holds other WAL at", "set back")
+    assert contents(tmp) == before

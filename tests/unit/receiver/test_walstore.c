@@ -854,6 +854,107 @@ START_TEST(cache_is_not_believed)
 END_TEST
 
 /* A base backup's connection was lost: its file has the final name, and is compared as well. */
+#define PAGE 8192u
+
+/* Pages that say where they are, as PostgreSQL's do. */
+static uint8_t *make_pages(pgr_lsn lsn, size_t len)
+{
+	uint8_t *p = make_wal(lsn, len);
+
+	for (size_t off = 0; off < len; off += PAGE) {
+		pgr_lsn addr = lsn + off;
+
+		memcpy(p + off + 8, &addr, sizeof(addr));
+	}
+	return p;
+}
+
+static const struct other {
+	size_t at;	  /* of the first byte that the old file has otherwise */
+	size_t zeros;	  /* so many of them are zeros */
+	bool other_place; /* in a page that says that it is elsewhere */
+	bool refused;
+} others[] = {
+	{PAGE + 100, 0, false, true},
+	{8 * PAGE - 1, 0, false, true},
+	{8 * PAGE, 0, false, true},
+	{8 * PAGE + 1, 0, false, true},
+	{0, 0, false, true},
+	{SEG - 1, 0, false, true},
+	{PAGE + 600, 1, false, true},	 /* a sector is written from its beginning on */
+	{PAGE + 512, 512, false, false}, /* a power cut may have left out one before others */
+	{PAGE + 600, SEG, false, false},
+	{8 * PAGE, SEG, false, false},
+	{PAGE + 100, 0, true, false},
+	{8 * PAGE + 100, 0, true, false},
+};
+
+/*
+ * WAL that was received from a server which has another history now, or from another one: it may have been
+ * acknowledged, and is not replaced.  Zeros are, and what was in a file before it became this segment.
+ */
+START_TEST(other_wal_is_not_replaced)
+{
+	const struct other *o = &others[_i];
+	uint8_t *wal = make_pages(FIRST, SEG), *old = make_pages(FIRST, SEG), *now;
+	struct pgr_walstore *s;
+	struct pgr_err err;
+	char message[256];
+	size_t len;
+	int rc;
+
+	old[o->at] = wal[o->at] = 7; /* no zero */
+	old[o->at] ^= 0x80;
+	memset(old + o->at, 0, o->zeros < SEG - o->at ? o->zeros : SEG - o->at);
+	if (o->other_place)
+		for (size_t off = o->at - o->at % PAGE; off < SEG; off += PAGE)
+			old[off + 8 + 3] ^= 1;
+	put_file(SEG3 ".partial", old, SEG);
+	s = make_store(pgr_sys_real());
+	OK(pgr_walstore_begin(s, TLI, FIRST, &err));
+	rc = pgr_walstore_write(s, FIRST, wal, SEG, &err);
+	ck_assert_int_eq(rc, o->refused ? PGR_ERR : PGR_OK);
+	ck_assert(pgr_walstore_is_forked(s) == o->refused);
+	ck_assert(pgr_walstore_is_failed(s) == o->refused);
+	if (o->refused) {
+		snprintf(message, sizeof(message),
+			 "file \"%s/" SEG3 ".partial\" holds other WAL at 0/%X than the server sends", dir,
+			 (unsigned)(FIRST + o->at));
+		ck_assert_str_eq(err.msg, message);
+		ck_assert_int_eq(err.cls, PGR_E_DATA);
+		ck_assert_uint_eq(pgr_walstore_synced(s), FIRST);
+	} else {
+		OK(pgr_walstore_sync(s, &err));
+	}
+	pgr_walstore_free(s);
+	now = get_file(o->refused ? SEG3 ".partial" : SEG3, &len);
+	ck_assert_uint_eq(len, SEG);
+	ck_assert_int_eq(memcmp(now, o->refused ? old : wal, SEG), 0);
+	free(now);
+	free(old);
+	free(wal);
+}
+END_TEST
+
+/* Somebody has cleaned up behind our back. */
+START_TEST(file_made_ahead_is_gone)
+{
+	struct pgr_walstore *s = make_store(pgr_sys_real());
+	struct pgr_err err;
+
+	OK(pgr_walstore_begin(s, TLI, FIRST, &err));
+	OK(write_wal(s, FIRST, 1000, &err));
+	while (!exists("xlogtemp.pgr"))
+		sched_yield();
+	ck_assert_int_eq(unlink(path_of("xlogtemp.pgr")), 0);
+	OK(write_wal(s, FIRST + 1000, SEG, &err));
+	OK(pgr_walstore_close_segment(s, false, &err));
+	pgr_walstore_free(s);
+	check_file(SEG3, FIRST, SEG);
+	check_file(SEG4 ".partial", FIRST + SEG, 1000);
+}
+END_TEST
+
 START_TEST(old_bytes_under_the_final_name)
 {
 	struct pgr_walstore_opts opts = options();
@@ -1351,6 +1452,7 @@ static void add_tests(TCase *tc)
 	tcase_add_loop_test(tc, old_bytes_without_direct_reads, 0, nreruns);
 	tcase_add_loop_test(tc, old_bytes_short_io, 0, nreruns);
 	tcase_add_test(tc, cache_is_not_believed);
+	tcase_add_loop_test(tc, other_wal_is_not_replaced, 0, (int)(sizeof(others) / sizeof(others[0])));
 	tcase_add_test(tc, old_bytes_under_the_final_name);
 	tcase_add_test(tc, begin_inside);
 	tcase_add_test(tc, begin_syncs_the_directory);
@@ -1382,6 +1484,7 @@ int main(void)
 	suite_add_tcase(s, inline_case);
 	tcase_add_checked_fixture(threaded_case, setup_threaded, teardown);
 	add_tests(threaded_case);
+	tcase_add_test(threaded_case, file_made_ahead_is_gone);
 	suite_add_tcase(s, threaded_case);
 	sr = srunner_create(s);
 	srunner_run_all(sr, CK_NORMAL);
