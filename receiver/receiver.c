@@ -227,7 +227,11 @@ static int fetch_history(struct pgr_receiver *r, struct pgr_err *err)
 	return rc;
 }
 
-/* Before any WAL of a timeline: without its history nobody could use the WAL. */
+/*
+ * Before any WAL of a timeline: without its history nobody could use the WAL.  One that is here is compared with the
+ * server's, since two standbys may have been promoted to the same timeline; a server that was restored without its
+ * history files does not have it, and ours has to do.
+ */
 static int need_history(struct pgr_receiver *r, struct pgr_err *err)
 {
 	bool has;
@@ -236,7 +240,20 @@ static int need_history(struct pgr_receiver *r, struct pgr_err *err)
 		return PGR_OK;
 	if (pgr_walstore_has_history(r->store, r->tli, &has, err) != PGR_OK)
 		return PGR_ERR;
-	return has ? PGR_OK : fetch_history(r, err);
+	if (fetch_history(r, err) == PGR_OK)
+		return PGR_OK;
+	return has && err->cls == PGR_E_SERVER && !err->fatal ? PGR_OK : PGR_ERR;
+}
+
+/* A stop that is asked for while the server thinks about a command must not wait for its whole time. */
+static int take_wake(struct pgr_receiver *r)
+{
+	int64_t soon = pgr_rx_now_ms(r) + PGR_RX_STOP_TIMEOUT_MS;
+
+	pgr_rx_empty_wake(r);
+	if (atomic_load(&r->stop_now) && soon < r->deadline)
+		r->deadline = soon;
+	return PGR_OK;
 }
 
 void pgr_rx_finish(struct pgr_receiver *r, enum pgr_receiver_end end)
@@ -249,6 +266,15 @@ void pgr_rx_stop_in_disorder(struct pgr_receiver *r, const char *why)
 {
 	pgr_rx_say(r, 1, "the server did not end the stream in good order: %s", why);
 	pgr_rx_finish(r, PGR_RECV_STOPPED);
+}
+
+/* All that was received is durable. */
+static int no_answer(struct pgr_receiver *r, const char *why, struct pgr_err *err)
+{
+	if (!atomic_load(&r->stop_now))
+		return pgr_err_set(err, PGR_E_NETWORK, "server did not %s", why);
+	pgr_rx_stop_in_disorder(r, "it does not answer");
+	return PGR_OK;
 }
 
 static int send_start(struct pgr_receiver *r, struct pgr_err *err)
@@ -268,7 +294,7 @@ static int send_start(struct pgr_receiver *r, struct pgr_err *err)
 
 static int step_start(struct pgr_receiver *r, struct pgr_err *err)
 {
-	if (need_history(r, err) != PGR_OK)
+	if (!atomic_load(&r->stop_now) && need_history(r, err) != PGR_OK)
 		return PGR_ERR;
 	r->parent = 0;
 	r->server_end = PGR_LSN_INVALID;
@@ -325,6 +351,10 @@ static int switch_timeline(struct pgr_receiver *r, struct pgr_err *err)
 	r->parent_end = r->next_start;
 	r->tli = r->next_tli;
 	r->start = pgr_lsn_segstart(r->next_start, r->segment_bytes);
+	/* whoever connects next time, should the history not come any more, has to ask for this timeline */
+	atomic_store(&r->received, r->start);
+	atomic_store(&r->synced, r->start);
+	atomic_store(&r->published_tli, r->tli);
 	r->begun = false;
 	r->state = RX_START;
 	return PGR_OK;
@@ -342,10 +372,9 @@ static int take_result(struct pgr_receiver *r, const struct pgr_event *ev, struc
 	case PGR_EV_ERROR:
 		return pgr_rx_stream_error(ev, err);
 	case PGR_EV_TIMEOUT:
-		return pgr_err_set(err, PGR_E_NETWORK, "server did not complete the end of timeline %u", r->tli);
+		return no_answer(r, "complete the end of a timeline", err);
 	case PGR_EV_WAKE:
-		pgr_rx_empty_wake(r);
-		return PGR_OK;
+		return take_wake(r);
 	case PGR_EV_ROW_DESC:
 	case PGR_EV_COMPLETE:
 		return PGR_OK;
@@ -365,25 +394,6 @@ static int step_result(struct pgr_receiver *r, struct pgr_err *err)
 
 /* ---- COMMAND: the answer to START_REPLICATION ---- */
 
-/* A stop that is asked for while the server thinks about the command must not wait for its whole time. */
-static int take_wake(struct pgr_receiver *r)
-{
-	int64_t soon = pgr_rx_now_ms(r) + PGR_RX_STOP_TIMEOUT_MS;
-
-	pgr_rx_empty_wake(r);
-	if (atomic_load(&r->stop_now) && soon < r->deadline)
-		r->deadline = soon;
-	return PGR_OK;
-}
-
-static int no_answer(struct pgr_receiver *r, struct pgr_err *err)
-{
-	if (!atomic_load(&r->stop_now))
-		return pgr_err_set(err, PGR_E_NETWORK, "server did not answer to START_REPLICATION");
-	pgr_rx_stop_in_disorder(r, "it does not begin one");
-	return PGR_OK;
-}
-
 static int step_command(struct pgr_receiver *r, struct pgr_err *err)
 {
 	struct pgr_event ev;
@@ -398,7 +408,7 @@ static int step_command(struct pgr_receiver *r, struct pgr_err *err)
 		pgr_fields_to_err(&ev.fields, err);
 		return pgr_err_prefix(err, "could not send replication command \"%s\"", "START_REPLICATION");
 	case PGR_EV_TIMEOUT:
-		return no_answer(r, err);
+		return no_answer(r, "answer to START_REPLICATION", err);
 	case PGR_EV_WAKE:
 		return take_wake(r);
 	case PGR_EV_COPY_OUT:

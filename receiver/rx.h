@@ -64,8 +64,8 @@ struct pgr_receiver {
 	/* the thread that runs; kept between runs */
 	pgr_lsn start; /* of a segment */
 	pgr_tli tli;
-	pgr_tli parent;	    /* the timeline before `tli`, as long as its history was not seen; 0: none */
-	pgr_lsn parent_end; /* where the server says that it was left */
+	pgr_tli parent;		 /* the timeline before `tli`, as long as its history was not seen; 0: none */
+	pgr_lsn parent_end;	 /* where the server says that it was left */
 	int64_t stalls_until_ms; /* until then the disk counts as one that stalls now and then */
 
 	/* one run */
@@ -82,6 +82,7 @@ struct pgr_receiver {
 	struct pgr_buf out;	/* a command, a status message */
 	int64_t next_status_ms; /* when it is due */
 	bool heard;		/* something came since the last status message */
+	int64_t pinged_ms;	/* an answer was asked for then, and nothing came since; PGR_NO_DEADLINE: not so */
 	pgr_lsn reported;	/* as flushed */
 	pgr_lsn owed;		/* somebody waits to hear that this is flushed */
 	pgr_lsn asked;		/* a sync was asked for up to here */
@@ -144,6 +145,12 @@ int pgr_rx_progress(struct pgr_receiver *r, struct pgr_err *err) PGR_MUST_USE;
 
 /* Sends what is due by the clock.  After a whole interval of silence the status message is a ping. */
 int pgr_rx_report_if_due(struct pgr_receiver *r, struct pgr_err *err) PGR_MUST_USE;
+
+/* Something came. */
+void pgr_rx_heard(struct pgr_receiver *r);
+
+/* Nothing is there to be read.  PGR_E_NETWORK: nor was there since a ping of a minute ago. */
+int pgr_rx_check_silence(const struct pgr_receiver *r, struct pgr_err *err) PGR_MUST_USE;
 
 /* When the next sync is to be asked for; PGR_NO_DEADLINE: not because of what is written now. */
 int64_t pgr_rx_sync_due_ms(const struct pgr_receiver *r);

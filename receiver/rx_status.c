@@ -35,10 +35,17 @@
 #define STALL_MS	1000
 #define STALL_MEMORY_MS 300000
 
+/*
+ * How long a server may leave a ping unanswered; PostgreSQL's wal_receiver_timeout is the same.  Without such a limit a
+ * connection whose other end is gone lives for as long as TCP sends again what nobody takes, a quarter of an hour, and
+ * the server that took over has no synchronous standby meanwhile.
+ */
+#define SILENCE_MS 60000
+
 void pgr_rx_status_init(struct pgr_receiver *r)
 {
 	r->next_status_ms = pgr_rx_now_ms(r) + r->status_interval_ms;
-	r->heard = true;
+	pgr_rx_heard(r);
 	r->reported = r->report_flush ? pgr_walstore_synced(r->store) : PGR_LSN_INVALID;
 	r->owed = PGR_LSN_INVALID;
 	r->asked = pgr_rx_position(r);
@@ -75,6 +82,8 @@ int pgr_rx_send_status(struct pgr_receiver *r, bool reply, struct pgr_err *err)
 		return PGR_ERR;
 	r->next_status_ms = pgr_rx_now_ms(r) + r->status_interval_ms;
 	r->heard = false;
+	if (reply && r->pinged_ms == PGR_NO_DEADLINE)
+		r->pinged_ms = pgr_rx_now_ms(r);
 	r->reported = flush;
 	return pgr_client_copy_send(r->client, (struct pgr_span){r->out.data, r->out.len}, err);
 }
@@ -144,6 +153,20 @@ int pgr_rx_report_if_due(struct pgr_receiver *r, struct pgr_err *err)
 	if (r->status_interval_ms > 0 && pgr_rx_now_ms(r) >= r->next_status_ms)
 		return pgr_rx_send_status(r, !r->heard, err);
 	return PGR_OK;
+}
+
+void pgr_rx_heard(struct pgr_receiver *r)
+{
+	r->heard = true;
+	r->pinged_ms = PGR_NO_DEADLINE;
+}
+
+/* Not asked when only the clock was looked at: who was stopped for a while finds the answer in the socket. */
+int pgr_rx_check_silence(const struct pgr_receiver *r, struct pgr_err *err)
+{
+	if (r->pinged_ms == PGR_NO_DEADLINE || pgr_rx_now_ms(r) - r->pinged_ms < SILENCE_MS)
+		return PGR_OK;
+	return pgr_err_set(err, PGR_E_NETWORK, "server has not answered for %d seconds", SILENCE_MS / 1000);
 }
 
 static int ask_sync(struct pgr_receiver *r, bool here, struct pgr_err *err)

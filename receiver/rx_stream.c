@@ -5,6 +5,12 @@
 
 #define SPACE_RETRY_MS 2000 /* how often a full disk is tried again */
 
+/*
+ * How long the stream is held while it is full.  A server that shuts down waits for us, without a limit as long as it
+ * hears of us; whoever connects again lets it go for a moment.
+ */
+#define SPACE_PATIENCE_MS 60000
+
 void pgr_rx_begin_streaming(struct pgr_receiver *r)
 {
 	pgr_copydata_fini(&r->copy);
@@ -54,11 +60,14 @@ static int pause_for_room(struct pgr_receiver *r, struct pgr_err *err)
 	return pause_reading(r, ms > SPACE_RETRY_MS ? SPACE_RETRY_MS : (int)ms, err);
 }
 
-/* Whether waiting may help.  Any other failure to write has made the store refuse, and its error is then not this one.
+/*
+ * Whether waiting may help; it was begun at `since`, if it was.  Any other failure to write has made the store refuse,
+ * and its error is then not this one.
  */
-static bool may_wait_for_space(const struct pgr_receiver *r, const struct pgr_err *err)
+static bool may_wait_for_space(const struct pgr_receiver *r, int64_t since, const struct pgr_err *err)
 {
-	return r->wait_for_space && is_disk_full(err) && !pgr_walstore_is_failed(r->store);
+	return r->wait_for_space && is_disk_full(err) && !pgr_walstore_is_failed(r->store) &&
+	       (since == PGR_NO_DEADLINE || pgr_rx_now_ms(r) - since < SPACE_PATIENCE_MS);
 }
 
 static void say_full(struct pgr_receiver *r, const struct pgr_err *err)
@@ -72,7 +81,7 @@ static void say_full(struct pgr_receiver *r, const struct pgr_err *err)
 static int write_wal(struct pgr_receiver *r, struct pgr_span wal, struct pgr_err *err)
 {
 	pgr_lsn from = pgr_rx_position(r);
-	bool told = false;
+	int64_t full_since = PGR_NO_DEADLINE;
 
 	for (;;) {
 		pgr_lsn at = pgr_rx_position(r);
@@ -80,13 +89,16 @@ static int write_wal(struct pgr_receiver *r, struct pgr_span wal, struct pgr_err
 		int rc = pgr_walstore_write(r->store, at, wal.p + done, wal.len - done, err);
 
 		pgr_rx_publish(r);
-		if (rc != PGR_ERR && told)
+		if (rc != PGR_ERR && full_since != PGR_NO_DEADLINE) {
 			pgr_rx_say(r, 1, "there is space again");
-		if (rc == PGR_OK || (rc == PGR_ERR && !may_wait_for_space(r, err)))
+			full_since = PGR_NO_DEADLINE;
+		}
+		if (rc == PGR_OK || (rc == PGR_ERR && !may_wait_for_space(r, full_since, err)))
 			return rc;
-		if (rc == PGR_ERR && !told)
+		if (rc == PGR_ERR && full_since == PGR_NO_DEADLINE) {
 			say_full(r, err);
-		told = rc == PGR_ERR;
+			full_since = pgr_rx_now_ms(r);
+		}
 		rc = rc == PGR_MORE ? pause_for_room(r, err) : pause_for_space(r, err);
 		if (rc != PGR_OK)
 			return rc == PGR_MORE ? PGR_OK : PGR_ERR;
@@ -123,7 +135,7 @@ static int take_part(struct pgr_receiver *r, const struct pgr_wire_msg *part, st
 	bool has_head;
 	int rc = pgr_copydata_feed(&r->copy, part, &head, &has_head, &payload, err);
 
-	r->heard = true;
+	pgr_rx_heard(r);
 	if (rc != PGR_OK)
 		return rc == PGR_MORE ? PGR_OK : PGR_ERR;
 	if (has_head && take_head(r, &head, err) != PGR_OK)
@@ -197,7 +209,7 @@ static int take_stream_event(struct pgr_receiver *r, const struct pgr_event *ev,
 	case PGR_EV_ERROR:
 		return pgr_rx_stream_error(ev, err);
 	case PGR_EV_TIMEOUT:
-		return pgr_rx_sync_if_due(r, err);
+		return pgr_rx_check_silence(r, err) == PGR_OK ? pgr_rx_sync_if_due(r, err) : PGR_ERR;
 	case PGR_EV_WAKE:
 		pgr_rx_empty_wake(r);
 		return PGR_OK;

@@ -480,3 +480,20 @@ def test_server_was_set_back(pg, source, clusters, run, tmp):
     ended_with(run.start_receivewal("-D", tmp, "-n", *earlier.address()), 5,
                ".partial\" holds other WAL at", "set back")
     assert contents(tmp) == before
+
+
+def test_two_servers_on_the_same_timeline(pg, source, clusters, run, tmp):
+    """WAL of one does not go behind WAL of the other: their histories tell them apart."""
+    source.stop()
+    one, other = (clusters.copy_of(pg, source.data) for _ in range(2))
+    one.new_timeline()
+    other.start()
+    segments(other, 2)
+    other.new_timeline()
+    receive(run, one, tmp, 2)
+    segments(other, 4)
+    before = sorted(os.listdir(tmp))
+    ended_with(run.start_receivewal("-D", tmp, "-n", *other.address()), 5,
+               "00000002.history\" differs from the server's", "promoted to the same timeline")
+    assert sorted(os.listdir(tmp)) == before
+    receive(run, one, tmp, 1)

@@ -42,6 +42,7 @@ struct fixture {
 	struct full_sys full;
 	struct pgr_sys other;
 	unsigned reads;
+	int64_t tick_ms, ticks;
 	int64_t stands_at;
 	int bad_offset;	  /* of a wrong byte in the header of a segment's first page; -1: none */
 	pgr_lsn bad_from; /* in segments from here on */
@@ -1056,6 +1057,65 @@ START_TEST(status_interval)
 }
 END_TEST
 
+/* Time passes with every look at it, all of it long ago: nobody waits. */
+static int64_t ticking_ms(const struct pgr_sys *sys)
+{
+	return standing_ms(sys) - 1000000 + fx.tick_ms * fx.ticks++;
+}
+
+static bool is_ping(unsigned nth)
+{
+	struct status st;
+
+	return get_status(nth, &st) && st.reply;
+}
+
+/* A server that leaves pings unanswered for a minute is gone, whatever TCP still hopes for. */
+START_TEST(silent_server)
+{
+	unsigned pings = 0;
+
+	set_clock(ticking_ms);
+	fx.tick_ms = 100;
+	fx.opts.status_interval_ms = 10000;
+	connect_server(0);
+	s_begin();
+	s_wal(START, 1000);
+	run_fails(PGR_E_NETWORK, "server has not answered for 60 seconds");
+	ck_assert_uint_eq(pgr_receiver_synced(fx.r), START + 1000);
+	for (unsigned i = 0; i < count_sent('d'); i++)
+		pings += is_ping(i);
+	ck_assert_uint_ge(pings, 6);
+	ck_assert_uint_le(pings, 7);
+}
+END_TEST
+
+/* One that answers is not, for however long it has nothing else to say. */
+START_TEST(idle_server)
+{
+	unsigned pings = 0;
+
+	set_clock(ticking_ms);
+	fx.tick_ms = 100;
+	fx.opts.status_interval_ms = 10000;
+	fx.opts.stop_at = START + 2000;
+	connect_server(0);
+	s_begin();
+	s_wal(START, 1000);
+	for (unsigned i = 0; i < 40; i++) {
+		pgr_scripted_expect(fx.server, 'd');
+		if (i % 5 == 4)
+			s_keepalive(START + 1000, 0);
+	}
+	s_wal(START + 1000, 1000);
+	s_stopped();
+	run_to(PGR_RECV_STOPPED);
+	for (unsigned i = 0; i < count_sent('d'); i++)
+		pings += is_ping(i);
+	ck_assert_uint_ge(pings, 20);
+}
+END_TEST
+
 START_TEST(no_status_interval)
 {
 	fx.opts.status_interval_ms = 0;
@@ -1121,6 +1181,28 @@ START_TEST(foreign_pages)
 	s_wal(START, 100000);
 	s_wal(START + 100000, SEG);
 	run_fails(PGR_E_DATA, message);
+	for (unsigned i = 0; get_status(i, &st); i++)
+		ck_assert_uint_le(st.flush, START + SEG);
+}
+END_TEST
+
+/* Nor is the beginning of such a header, when the server asks while the rest of it is to come. */
+START_TEST(asked_inside_a_header)
+{
+	struct status st;
+
+	fx.bad_offset = 33;
+	fx.bad_from = START + SEG;
+	fx.opts.synchronous = fx.opts.report_flush = true;
+	connect_server(0);
+	s_begin();
+	s_wal(START, SEG + 8);
+	s_keepalive(START + SEG + 8, 1);
+	pgr_scripted_expect(fx.server, 'd');
+	s_wal(START + SEG + 8, 100);
+	ck_assert_int_eq(run(), PGR_ERR);
+	ck_assert_int_eq(fx.err.cls, PGR_E_DATA);
+	ck_assert_uint_gt(count_sent('d'), 0);
 	for (unsigned i = 0; get_status(i, &st); i++)
 		ck_assert_uint_le(st.flush, START + SEG);
 }
@@ -1271,13 +1353,13 @@ START_TEST(history_of_the_first_timeline)
 		put_file("00000003.history", "1\t0/100\n");
 	connect_server(0);
 	s_identify("3");
-	if (!there)
-		s_history("00000003.history", "1\t0/100\n2\t0/200\n");
+	s_history("00000003.history", there ? "1\t0/100\n" : "1\t0/100\n2\t0/200\n");
 	s_both();
 	s_wal(START, 1);
 	s_stopped();
 	run_to(PGR_RECV_STOPPED);
-	check_query(there ? 1 : 2, "START_REPLICATION 0/300000 TIMELINE 3");
+	check_query(1, "TIMELINE_HISTORY 3");
+	check_query(2, "START_REPLICATION 0/300000 TIMELINE 3");
 	ck_assert(exists("00000003.history"));
 }
 END_TEST
@@ -1364,21 +1446,56 @@ START_TEST(bad_history)
 }
 END_TEST
 
-/* A history that is there is not asked for again. */
-START_TEST(history_is_known)
+static void up_to_a_known_history(void)
 {
 	fx.opts.stop_at = START + 200;
-	put_file("00000002.history", "whatever is there stays");
+	put_file("00000002.history", "1\t0/300064\tas it is here\n");
 	connect_server(0);
 	s_identify("2");
 	s_both();
 	s_wal(START, 100);
 	s_end_of_timeline("2", "0/300064");
+}
+
+/* A server that does not have the history of its timeline any more: the one that is here will do. */
+START_TEST(history_is_known_here_alone)
+{
+	up_to_a_known_history();
+	pgr_scripted_expect(fx.server, 'Q');
+	s_error("ERROR", "58P01", "could not open file \"pg_wal/00000002.history\": No such file or directory");
+	s_ready();
 	s_both();
 	s_wal(START, 200);
 	s_stopped();
 	run_to(PGR_RECV_STOPPED);
-	check_query(2, "START_REPLICATION 0/300000 TIMELINE 2");
+	check_query(3, "START_REPLICATION 0/300000 TIMELINE 2");
+	ck_assert(!pgr_walstore_is_forked(fx.store));
+}
+END_TEST
+
+START_TEST(connection_is_lost_instead_of_a_known_history)
+{
+	up_to_a_known_history();
+	pgr_scripted_expect(fx.server, 'Q');
+	if (_i == 0)
+		s_error("FATAL", "57P01", "terminating connection due to administrator command");
+	pgr_scripted_eof(fx.server);
+	ck_assert_int_eq(run(), PGR_ERR);
+	ck_assert_int_eq(fx.err.cls, _i == 0 ? PGR_E_SERVER : PGR_E_NETWORK);
+}
+END_TEST
+
+/* Two standbys were promoted to the same timeline: no WAL of one goes behind WAL of the other. */
+START_TEST(history_is_another_one)
+{
+	up_to_a_known_history();
+	s_history("00000002.history", "1\t0/300064\tas it is there\n");
+	ck_assert_int_eq(run(), PGR_ERR);
+	ck_assert_int_eq(fx.err.cls, PGR_E_DATA);
+	ck_assert_ptr_nonnull(strstr(fx.err.msg, "00000002.history\" differs from the server's"));
+	ck_assert(pgr_walstore_is_forked(fx.store));
+	ck_assert(!pgr_walstore_is_failed(fx.store));
+	ck_assert_uint_eq(count_sent('Q'), 3); /* nothing was streamed */
 }
 END_TEST
 
@@ -1565,6 +1682,8 @@ START_TEST(lost_between_timelines)
 	pgr_scripted_eof(fx.server);
 	ck_assert_int_eq(run(), PGR_ERR);
 	ck_assert_int_eq(fx.err.cls, PGR_E_NETWORK);
+	ck_assert_uint_eq(pgr_receiver_tli(fx.r), 2); /* a server has to have this one now */
+	ck_assert_uint_eq(pgr_receiver_received(fx.r), START);
 
 	connect_server(0);
 	s_identify("2");
@@ -1659,7 +1778,45 @@ START_TEST(stop_while_the_server_thinks)
 	pgr_scripted_expect(fx.server, 'Q');
 	run_to(PGR_RECV_STOPPED);
 	check_query(1, "START_REPLICATION 0/300000 TIMELINE 1");
-	ck_assert_ptr_nonnull(strstr(fx.log, "in good order: it does not begin one\n"));
+	ck_assert_ptr_nonnull(strstr(fx.log, "in good order: it does not answer\n"));
+}
+END_TEST
+
+/* Whoever looks at the wall clock, to send a status message, finds that a stop was just asked for. */
+static int64_t stopping_us(const struct pgr_sys *sys)
+{
+	(void)sys;
+	pgr_receiver_stop_now(fx.r);
+	return pgr_sys_real()->wall_us(pgr_sys_real());
+}
+
+START_TEST(stop_while_the_next_timeline_is_awaited)
+{
+	set_clock(early_ms);
+	fx.other.wall_us = stopping_us;
+	connect_server(0);
+	s_begin();
+	s_wal(START, 100);
+	s_copy_done();
+	run_to(PGR_RECV_STOPPED);
+	ck_assert_ptr_nonnull(strstr(fx.log, "in good order: it does not answer\n"));
+	ck_assert_uint_eq(pgr_receiver_synced(fx.r), START + 100);
+}
+END_TEST
+
+/* And the history of a timeline of which nothing is wanted is not asked for. */
+START_TEST(stop_before_the_next_timeline)
+{
+	fx.other = *pgr_sys_real();
+	fx.other.wall_us = stopping_us;
+	fx.sys = &fx.other;
+	connect_server(0);
+	s_identify("2");
+	s_both();
+	s_wal(START, 100);
+	s_end_of_timeline("2", "0/300064");
+	run_to(PGR_RECV_STOPPED);
+	ck_assert_uint_eq(count_sent('Q'), 2);
 }
 END_TEST
 
@@ -1697,7 +1854,7 @@ START_TEST(no_result)
 	connect_server(0);
 	s_begin();
 	s_copy_done();
-	run_fails(PGR_E_NETWORK, "server did not complete the end of timeline 1");
+	run_fails(PGR_E_NETWORK, "server did not complete the end of a timeline");
 }
 END_TEST
 
@@ -1780,6 +1937,40 @@ START_TEST(disk_full_and_stopped)
 	ck_assert_int_eq(fx.full.polls, 100);
 	ck_assert_uint_eq(pgr_receiver_synced(fx.r), START + SEG);
 	ck_assert(!exists(SEG4 ".partial"));
+}
+END_TEST
+
+/*
+ * Not for ever on the same connection: a server that shuts down waits for whoever is connected.  Nothing is lost by
+ * that, and the next connection goes on.
+ */
+START_TEST(disk_full_for_long)
+{
+	full_init(1000000);
+	fx.full.sys.mono_ms = ticking_ms;
+	fx.tick_ms = 1000;
+	fx.opts.wait_for_space = true;
+	fx.opts.report_flush = true;
+	connect_server(0);
+	s_begin();
+	s_wal(START, SEG - 100);
+	s_wal(START + SEG - 100, 1100);
+	ck_assert_int_eq(run(), PGR_ERR);
+	ck_assert_int_eq(fx.err.cls, PGR_E_SYSTEM);
+	ck_assert_int_eq(fx.err.sys_errno, ENOSPC);
+	ck_assert(!pgr_walstore_is_failed(fx.store));
+	ck_assert_int_gt(fx.full.polls, 10);
+	ck_assert_int_lt(fx.full.polls, 100);
+
+	fx.full.full = 0;
+	pgr_receiver_stop_at(fx.r, START + SEG + 1000);
+	connect_server(0);
+	s_begin();
+	s_wal(START + SEG, 1000);
+	s_stopped();
+	run_to(PGR_RECV_STOPPED);
+	check_file(SEG3, START, SEG);
+	check_file(SEG4 ".partial", START + SEG, 1000);
 }
 END_TEST
 
@@ -2124,8 +2315,8 @@ struct stalling {
 };
 
 static const struct stalling stalls[] = {
-	{'t', 0, 0}, {'h', 1, 0}, {'h', 2, 0}, {'t', 0, 0}, {'h', 1000, 0}, {'t', 0, 299999},
-	{'t', 0, 1}, {'t', 0, 0}, {'h', 0, 0}, {'h', 999, 0}, {'t', 0, 0}, {'h', 0, 0},
+	{'t', 0, 0}, {'h', 1, 0}, {'h', 2, 0}, {'t', 0, 0},   {'h', 1000, 0}, {'t', 0, 299999},
+	{'t', 0, 1}, {'t', 0, 0}, {'h', 0, 0}, {'h', 999, 0}, {'t', 0, 0},    {'h', 0, 0},
 };
 
 #define NSTALLS ((unsigned)(sizeof(stalls) / sizeof(stalls[0])))
@@ -2451,9 +2642,12 @@ int main(void)
 	tcase_add_test(tc, message_across_segments);
 	tcase_add_test(tc, endless_burst);
 	tcase_add_test(tc, status_interval);
+	tcase_add_test(tc, silent_server);
+	tcase_add_test(tc, idle_server);
 	tcase_add_test(tc, no_status_interval);
 	tcase_add_loop_test(tc, wrong_start, 0, 5);
 	tcase_add_loop_test(tc, foreign_pages, 0, 10);
+	tcase_add_test(tc, asked_inside_a_header);
 	tcase_add_test(tc, pages_of_another_version);
 	tcase_add_loop_test(tc, unknown_pages, 0, 2);
 	tcase_add_loop_test(tc, bad_messages, 0, 5);
@@ -2464,7 +2658,9 @@ int main(void)
 	tcase_add_test(tc, no_next_timeline);
 	tcase_add_test(tc, two_next_timelines);
 	tcase_add_loop_test(tc, bad_history, 0, sizeof(bad_histories) / sizeof(bad_histories[0]));
-	tcase_add_test(tc, history_is_known);
+	tcase_add_test(tc, history_is_known_here_alone);
+	tcase_add_loop_test(tc, connection_is_lost_instead_of_a_known_history, 0, 2);
+	tcase_add_test(tc, history_is_another_one);
 	tcase_add_test(tc, old_server);
 	tcase_add_test(tc, wrong_system);
 	tcase_add_test(tc, any_system);
@@ -2481,11 +2677,14 @@ int main(void)
 	tcase_add_test(tc, stop_and_eof);
 	tcase_add_test(tc, stop_and_shutdown);
 	tcase_add_test(tc, stop_and_silence);
+	tcase_add_test(quick, stop_while_the_next_timeline_is_awaited);
+	tcase_add_test(tc, stop_before_the_next_timeline);
 	tcase_add_test(tc, stop_while_the_server_answers);
 	tcase_add_test(tc, no_answer);
 	tcase_add_test(tc, no_result);
 	tcase_add_test(tc, disk_full);
 	tcase_add_test(tc, disk_full_and_stopped);
+	tcase_add_test(tc, disk_full_for_long);
 	tcase_add_test(tc, disk_full_is_an_error);
 	tcase_add_test(tc, every_call_fails_once);
 	tcase_add_test(tc, failed_sync_is_final);
