@@ -21,11 +21,16 @@ COMMON_SRC = \
 	common/decompress.c \
 	common/digest.c \
 	common/err.c \
-	common/fs.c \
+	common/fs_call.c \
+	common/fs_dir.c \
+	common/fs_durable.c \
+	common/fs_io.c \
+	common/fs_tree.c \
 	common/jsonlex.c \
 	common/lsn.c \
 	common/num.c \
 	common/pagesum.c \
+	common/path.c \
 	common/stop.c \
 	common/sys.c \
 	common/utf8.c
@@ -168,8 +173,8 @@ SUPPORT_SRC = \
 
 UNIT_TESTS = \
 	common/test_block common/test_buf common/test_compress common/test_compress_spec common/test_crc32c common/test_decompress common/test_digest \
-	common/test_err common/test_fs common/test_jsonlex common/test_lsn common/test_num common/test_pagesum \
-	common/test_stop common/test_utf8 \
+	common/test_err common/test_fs_dir common/test_fs_durable common/test_fs_io common/test_fs_tree common/test_jsonlex common/test_lsn \
+	common/test_num common/test_pagesum common/test_path common/test_stop common/test_utf8 \
 	proto/test_caps proto/test_client proto/test_command proto/test_copydata proto/test_fields proto/test_session \
 	proto/test_transport_socket proto/test_wire \
 	receiver/test_history receiver/test_receiver receiver/test_scan receiver/test_syncer receiver/test_walcheck receiver/test_walpack receiver/test_walpage receiver/test_walrecord receiver/test_walstore \

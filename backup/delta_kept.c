@@ -14,7 +14,8 @@
 #include "backup/manifest_edit.h"
 #include "backup/run.h"
 #include "common/buf.h"
-#include "common/fs.h"
+#include "common/fs_durable.h"
+#include "common/fs_io.h"
 #include "common/sys.h"
 
 bool pgr_delta_kept_has(const struct pgr_run *r, const struct pgr_local_entry *e)

@@ -12,7 +12,7 @@
 #include "backup/localtree.h"
 #include "backup/olddir.h"
 #include "backup/wipe.h"
-#include "common/fs.h"
+#include "common/fs_dir.h"
 #include "common/num.h"
 #include "common/sys.h"
 

@@ -14,7 +14,7 @@
 #include "backup/stream_check.h"
 #include "backup/tar.h"
 #include "common/block.h"
-#include "common/fs.h"
+#include "common/fs_dir.h"
 #include "common/num.h"
 #include "common/sys.h"
 

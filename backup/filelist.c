@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "backup/exclude.h"
-#include "common/fs.h"
+#include "common/path.h"
 
 #define CONTROL_FILE "global/pg_control"
 

@@ -4,7 +4,7 @@
 #include <fcntl.h>
 
 #include "backup/layout.h"
-#include "common/fs.h"
+#include "common/fs_durable.h"
 #include "common/sys.h"
 
 int pgr_finish_sync(struct pgr_layout *l, enum pgr_sync_method method, struct pgr_err *err)

@@ -5,7 +5,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "common/fs.h"
+#include "common/fs_io.h"
 #include "common/sys.h"
 
 #define MAGIC  0xd3ae1f0du

@@ -12,7 +12,7 @@
 
 #include "backup/filesum.h"
 #include "backup/layout.h"
-#include "common/fs.h"
+#include "common/fs_dir.h"
 #include "common/pagesum.h"
 #include "common/stop.h"
 #include "common/sys.h"

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "backup/layout.h"
-#include "common/fs.h"
+#include "common/fs_dir.h"
 #include "common/sys.h"
 
 void pgr_lane_dir_fini(struct pgr_lane_dir *d, const struct pgr_sys *sys)

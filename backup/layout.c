@@ -8,8 +8,8 @@
 #include <string.h>
 
 #include "backup/bbstream.h"
-#include "common/fs.h"
 #include "common/num.h"
+#include "common/path.h"
 #include "common/sys.h"
 
 /* ---- new, free ---- */

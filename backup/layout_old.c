@@ -14,8 +14,8 @@
 #include <string.h>
 
 #include "backup/wipe.h"
-#include "common/fs.h"
 #include "common/num.h"
+#include "common/path.h"
 #include "common/sys.h"
 
 #define DIR_FLAGS (O_RDONLY | O_DIRECTORY | O_CLOEXEC)

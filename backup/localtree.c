@@ -10,7 +10,7 @@
 #include "backup/filelist.h"
 #include "backup/layout.h"
 #include "backup/wipe.h"
-#include "common/fs.h"
+#include "common/fs_dir.h"
 #include "common/sys.h"
 
 #define DIR_FLAGS  (O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
@@ -33,7 +33,7 @@ struct root_id {
 	ino_t ino;
 };
 
-/* Depth: as of the walks in common/fs.c, bounded by the length of `path`. */
+/* Depth: as of the walks in common/fs_tree.c, bounded by the length of `path`. */
 struct scan {
 	struct pgr_localtree *out;
 	const struct pgr_sys *sys;

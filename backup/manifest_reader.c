@@ -5,9 +5,9 @@
 
 #include "backup/manifest.h"
 #include "backup/manifest_list.h"
-#include "common/fs.h"
 #include "common/jsonlex.h"
 #include "common/num.h"
+#include "common/path.h"
 #include "common/utf8.h"
 
 static const char *const token_names[PGR_JSON_TOKENS] = {"\"{\"", "\"}\"", "\"[\"",  "\"]\"",

@@ -12,7 +12,7 @@
 #include "backup/olddir_in.h"
 #include "backup/pidfile.h"
 #include "backup/seed_state.h"
-#include "common/fs.h"
+#include "common/fs_io.h"
 #include "common/num.h"
 #include "common/sys.h"
 #include "proto/caps.h"

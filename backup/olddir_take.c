@@ -6,7 +6,7 @@
 #include "backup/olddir_in.h"
 #include "backup/pidfile.h"
 #include "backup/seed_state.h"
-#include "common/fs.h"
+#include "common/fs_durable.h"
 #include "common/sys.h"
 
 #define GLOBAL "global"

@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "common/block.h"
-#include "common/fs.h"
+#include "common/fs_io.h"
 #include "common/sys.h"
 
 /* From this size on a block is written directly even if it has to be padded and the file cut afterwards. */

@@ -6,7 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "common/fs.h"
+#include "common/fs_io.h"
 #include "common/num.h"
 #include "common/sys.h"
 

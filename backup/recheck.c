@@ -17,7 +17,8 @@
 #include "backup/pagecheck.h"
 #include "backup/rowsum.h"
 #include "common/buf.h"
-#include "common/fs.h"
+#include "common/fs_dir.h"
+#include "common/fs_io.h"
 #include "common/sys.h"
 #include "proto/caps.h"
 

@@ -6,7 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "common/fs.h"
+#include "common/fs_durable.h"
+#include "common/fs_io.h"
 #include "common/sys.h"
 #include "proto/caps.h"
 #include "proto/transport.h"

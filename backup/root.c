@@ -7,7 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "common/fs.h"
+#include "common/fs_dir.h"
+#include "common/fs_durable.h"
+#include "common/fs_tree.h"
 #include "common/sys.h"
 
 /* Nothing was written through the descriptor, so there is nothing that closing it could lose. */

@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-#include "common/fs.h"
+#include "common/path.h"
 
 /* A field of the header: offset and length (POSIX.1-1988, "ustar Interchange Format"). */
 struct field {

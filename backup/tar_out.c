@@ -11,7 +11,7 @@
 #include "backup/packer.h"
 #include "backup/tar_head.h"
 #include "common/block.h"
-#include "common/fs.h"
+#include "common/fs_io.h"
 #include "common/stop.h"
 #include "common/sys.h"
 

@@ -14,7 +14,7 @@
 #include "backup/tar_inject.h"
 #include "backup/tar_out.h"
 #include "backup/wal_pack.h"
-#include "common/fs.h"
+#include "common/fs_tree.h"
 #include "common/stop.h"
 #include "common/sys.h"
 #include "proto/caps.h"

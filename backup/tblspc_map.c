@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "common/fs.h"
+#include "common/path.h"
 
 static bool is_windows_sep(char c)
 {

@@ -38,7 +38,7 @@ int pgr_mounted_error(const char *path, struct pgr_err *err)
 
 /* ---- the walk ---- */
 
-/* Twice through the tree: nothing is removed before all of it was looked at.  For the depth see common/fs.c. */
+/* Twice through the tree: nothing is removed before all of it was looked at.  For the depth see common/fs_tree.c. */
 struct wipe {
 	const struct pgr_sys *sys;
 	struct pgr_err *err;

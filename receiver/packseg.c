@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "common/compress.h"
-#include "common/fs.h"
+#include "common/fs_io.h"
 #include "common/sys.h"
 #include "receiver/walfile.h"
 

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "common/fs.h"
+#include "common/fs_durable.h"
 #include "common/sys.h"
 
 #define PARTIAL	     ".partial"

@@ -6,7 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "common/fs.h"
+#include "common/fs_durable.h"
+#include "common/fs_io.h"
 #include "common/sys.h"
 #include "receiver/oldbytes.h"
 #include "receiver/segfile.h"

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "common/fs.h"
+#include "common/fs_io.h"
 #include "common/sys.h"
 #include "receiver/walfile.h"
 

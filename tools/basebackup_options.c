@@ -9,7 +9,7 @@
 #include <strings.h>
 
 #include "backup/tblspc_map.h"
-#include "common/fs.h"
+#include "common/path.h"
 #include "tools/connopts.h"
 #include "tools/message.h"
 #include "tools/version.h"

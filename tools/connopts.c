@@ -10,7 +10,7 @@
 #include <termios.h>
 #include <unistd.h>
 
-#include "common/fs.h"
+#include "common/fs_io.h"
 #include "common/stop.h"
 #include "common/sys.h"
 

@@ -14,7 +14,7 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 
-#include "common/fs.h"
+#include "common/fs_dir.h"
 #include "common/stop.h"
 #include "common/sys.h"
 #include "proto/caps.h"

@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
-#include "common/fs.h"
+#include "common/fs_dir.h"
 #include "common/sys.h"
 #include "receiver/walcheck.h"
 

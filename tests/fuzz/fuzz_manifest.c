@@ -10,7 +10,7 @@
 
 #include "backup/manifest.h"
 #include "common/buf.h"
-#include "common/fs.h"
+#include "common/path.h"
 
 int LLVMFuzzerTestOneInput(const unsigned char *data, size_t size);
 

@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "backup/tar.h"
-#include "common/fs.h"
+#include "common/path.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
 

@@ -12,7 +12,7 @@
 
 #include "backup/dirsink.h"
 #include "common/block.h"
-#include "common/fs.h"
+#include "common/fs_tree.h"
 #include "common/stop.h"
 #include "tests/support/fault_sys.h"
 

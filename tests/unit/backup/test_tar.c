@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "backup/tar.h"
-#include "common/fs.h"
 
 /* ---- archives made by hand ---- */
 

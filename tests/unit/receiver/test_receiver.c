@@ -11,7 +11,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "common/fs.h"
+#include "common/fs_io.h"
+#include "common/fs_tree.h"
 #include "proto/client.h"
 #include "proto/cursor.h"
 #include "receiver/receiver.h"

@@ -7,7 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "common/fs.h"
+#include "common/fs_tree.h"
 #include "receiver/scan.h"
 #include "tests/support/fault_sys.h"
 

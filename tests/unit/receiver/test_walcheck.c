@@ -11,7 +11,7 @@
 #include <zlib.h>
 #include <zstd.h>
 
-#include "common/fs.h"
+#include "common/fs_tree.h"
 #include "receiver/walcheck.h"
 #include "tests/support/fault_sys.h"
 #include "tests/support/walmaker.h"

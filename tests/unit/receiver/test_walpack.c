@@ -9,7 +9,6 @@
 #include <unistd.h>
 
 #include "common/compress.h"
-#include "common/fs.h"
 #include "receiver/packseg.h"
 #include "receiver/scan.h"
 #include "receiver/walfile.h"

@@ -11,7 +11,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "common/fs.h"
+#include "common/fs_io.h"
+#include "common/fs_tree.h"
 #include "receiver/scan.h"
 #include "receiver/walstore.h"
 #include "tests/support/fault_sys.h"
