@@ -39,10 +39,16 @@ PROTO_SRC = \
 	proto/caps.c \
 	proto/client.c \
 	proto/command.c \
+	proto/conn_params.c \
 	proto/copydata.c \
 	proto/exchange.c \
 	proto/fields.c \
+	proto/hosts.c \
+	proto/libpq_connect.c \
+	proto/libpq_keywords.c \
+	proto/libpq_said.c \
 	proto/session.c \
+	proto/settings.c \
 	proto/transport_libpq.c \
 	proto/transport_socket.c \
 	proto/wire.c
@@ -175,8 +181,8 @@ UNIT_TESTS = \
 	common/test_block common/test_buf common/test_compress common/test_compress_spec common/test_crc32c common/test_decompress common/test_digest \
 	common/test_err common/test_fs_dir common/test_fs_durable common/test_fs_io common/test_fs_tree common/test_jsonlex common/test_lsn \
 	common/test_num common/test_pagesum common/test_path common/test_stop common/test_utf8 \
-	proto/test_caps proto/test_client proto/test_command proto/test_copydata proto/test_fields proto/test_session \
-	proto/test_transport_socket proto/test_wire \
+	proto/test_caps proto/test_client proto/test_command proto/test_copydata proto/test_fields proto/test_hosts proto/test_libpq_said \
+	proto/test_session proto/test_settings proto/test_transport_socket proto/test_wire \
 	receiver/test_history receiver/test_receiver receiver/test_scan receiver/test_syncer receiver/test_walcheck receiver/test_walpack receiver/test_walpage receiver/test_walrecord receiver/test_walstore \
 	backup/test_bbstream backup/test_controlfile backup/test_copyrows backup/test_delta_choose backup/test_delta_doubt \
 	backup/test_delta_plan backup/test_dirsink backup/test_exclude backup/test_extract \

@@ -21,6 +21,7 @@
 #include "common/sys.h"
 #include "proto/caps.h"
 #include "proto/client.h"
+#include "proto/transport_libpq.h"
 
 #define DEFAULT_POOL_BYTES ((size_t)32 << 20)
 #define BLOCK_BYTES	   ((size_t)1 << 20)

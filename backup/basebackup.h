@@ -16,7 +16,7 @@
 #include "common/err.h"
 #include "common/lsn.h"
 #include "proto/client.h"
-#include "proto/transport.h"
+#include "proto/conn_params.h"
 
 struct pgr_stop;
 struct pgr_sys;

@@ -27,7 +27,7 @@
 #include "common/digest.h"
 #include "common/err.h"
 #include "proto/client.h"
-#include "proto/transport.h"
+#include "proto/conn_params.h"
 
 struct pgr_buf;
 struct pgr_delta_plan;

@@ -10,7 +10,7 @@
 #include "common/fs_io.h"
 #include "common/sys.h"
 #include "proto/caps.h"
-#include "proto/transport.h"
+#include "proto/settings.h"
 
 /* ---- the text ---- */
 

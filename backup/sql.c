@@ -6,6 +6,7 @@
 
 #include "common/num.h"
 #include "proto/caps.h"
+#include "proto/transport_libpq.h"
 
 /* ---- building text ---- */
 

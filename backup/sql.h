@@ -14,7 +14,7 @@
 #include "common/buf.h"
 #include "common/err.h"
 #include "proto/client.h"
-#include "proto/transport.h"
+#include "proto/conn_params.h"
 
 struct pgr_row;
 struct pgr_stop;

@@ -6,6 +6,7 @@
 
 #include "backup/wal_stream.h"
 #include "proto/caps.h"
+#include "proto/transport_libpq.h"
 
 /* ---- what is worth another attempt ---- */
 

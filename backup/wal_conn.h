@@ -10,7 +10,7 @@
 
 #include "common/err.h"
 #include "proto/client.h"
-#include "proto/transport.h"
+#include "proto/conn_params.h"
 
 struct pgr_stop;
 struct pgr_sys;

@@ -1,8 +1,7 @@
 /*
  * The transport: an authenticated connection as a non-blocking byte stream.
  *
- * transport.h is the interface (real and scripted transports implement it); transport_libpq.c is the only file of pgr
- * that includes libpq.  libpq opens and authenticates; afterwards every byte on the wire is ours.
+ * This is the interface: real (transport_libpq.h) and scripted transports implement it.
  */
 #ifndef PGR_PROTO_TRANSPORT_H
 #define PGR_PROTO_TRANSPORT_H
@@ -97,67 +96,5 @@ static inline void pgr_transport_close(struct pgr_transport *t)
 	if (t != NULL)
 		t->ops->close(t);
 }
-
-/* ---- opening a real one: transport_libpq.c ---- */
-
-enum pgr_conn_mode {
-	PGR_CONN_PHYSICAL, /* replication=true: replication commands only */
-	PGR_CONN_SQL,	   /* an ordinary SQL session, in the database postgres unless the user named one */
-};
-
-/* One connection keyword and its value. */
-struct pgr_setting {
-	char *keyword;
-	char *value;
-};
-
-enum pgr_password_mode { PGR_PASSWORD_IF_NEEDED, PGR_PASSWORD_NEVER, PGR_PASSWORD_ALWAYS };
-
-/*
- * How to connect.  Filled by the tool from its options; shared by all connections of a run (not at the same time while
- * the password has not been asked yet).
- */
-struct pgr_conn_params {
-	const char *conninfo; /* -d: connection string or URI; NULL */
-	const char *host;     /* -h; NULL: libpq's rules */
-	const char *port;     /* -p */
-	const char *user;     /* -U */
-	const char *progname; /* fallback_application_name */
-	enum pgr_password_mode password_mode;
-	char *password; /* once asked: malloc'd, kept for the other connections; freed by pgr_conn_params_fini */
-	bool password_asked;
-	/*
-	 * Reads a password without echo.  *out is malloc'd.  PGR_ERR when there is no one to ask.
-	 */
-	int (*ask_password)(void *arg, char **out, struct pgr_err *err);
-	void *ask_arg;
-};
-
-/* Overwrites and frees what pgr_transport_open stored in the parameters. */
-void pgr_conn_params_fini(struct pgr_conn_params *p);
-
-/*
- * Connects and authenticates, then takes socket and TLS over.  Honours what libpq does: URIs, service files, PG*
- * variables, .pgpass, several hosts, sslmode and certificates, SCRAM with channel binding, connect_timeout; dbname is
- * `replication` for physical connections unless the user named one.  Asks for the password when the server wants one
- * and the mode allows it.  TCP keepalives are on (idle 60 s, interval 10 s, 6 probes) unless the user set them
- * otherwise.  Interruptible by the stop latch, but for the time that the resolver takes for a host name.
- * connect_timeout is for each address, and goes on to the next host, as with libpq. PGR_ERR: PGR_E_CONNECT (libpq's
- * text; with the SQLSTATE when the server refused, or there is no password), PGR_E_USAGE (a malformed connection
- * string, a GSS-encrypted connection, with the hint gssencmode=disable; a server that is not PostgreSQL >= 9.1;
- * integer_datetimes off), PGR_E_STOPPED, what ask_password returned.  Notices of the server before the take-over are
- * dropped.  `sys` and `stop` (NULL: none) outlive the transport.
- */
-int pgr_transport_open(struct pgr_transport **out, const struct pgr_sys *sys, struct pgr_stop *stop,
-		       struct pgr_conn_params *params, enum pgr_conn_mode mode, struct pgr_err *err) PGR_MUST_USE;
-
-/*
- * The connection settings that somebody set: by option, connection string, service or environment (and the user name,
- * which libpq would otherwise take from the operating system of whoever runs the standby).  libpq's own defaults, and
- * replication and fallback_application_name are left out.  dbname only when the user named one.  *list ends with a NULL
- * keyword; free with pgr_settings_free.  Only for transports of pgr_transport_open.
- */
-int pgr_transport_settings(const struct pgr_transport *t, struct pgr_setting **list, struct pgr_err *err) PGR_MUST_USE;
-void pgr_settings_free(struct pgr_setting *list);
 
 #endif

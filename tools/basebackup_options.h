@@ -8,7 +8,7 @@
 #include <stdbool.h>
 
 #include "backup/basebackup.h"
-#include "proto/transport.h"
+#include "proto/conn_params.h"
 
 struct pgr_messages;
 struct pgr_tblspc_map;

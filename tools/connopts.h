@@ -5,7 +5,7 @@
 #include <stdbool.h>
 
 #include "common/err.h"
-#include "proto/transport.h"
+#include "proto/conn_params.h"
 
 /*
  * Prompts "Password: " on /dev/tty (stderr and stdin when there is none), without echo.  As src/common/sprompt.c.

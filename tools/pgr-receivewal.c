@@ -19,7 +19,7 @@
 #include "common/sys.h"
 #include "proto/caps.h"
 #include "proto/client.h"
-#include "proto/transport.h"
+#include "proto/transport_libpq.h"
 #include "receiver/receiver.h"
 #include "receiver/walpack.h"
 #include "receiver/walstore.h"

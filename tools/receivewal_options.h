@@ -9,7 +9,7 @@
 
 #include "common/compress_spec.h"
 #include "common/lsn.h"
-#include "proto/transport.h"
+#include "proto/conn_params.h"
 
 struct pgr_messages;
 

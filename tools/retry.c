@@ -9,6 +9,7 @@
 #include "common/num.h"
 #include "proto/client.h"
 #include "proto/transport.h"
+#include "proto/transport_libpq.h"
 
 #define ADMIN_SHUTDOWN "57P01"
 

@@ -12,6 +12,7 @@
 #include "proto/client.h"
 #include "proto/command.h"
 #include "proto/copydata.h"
+#include "proto/transport_libpq.h"
 
 struct raw {
 	const struct pgr_sys *sys;

@@ -2,7 +2,7 @@
 #include <errno.h>
 
 #include "backup/recovery_conf.h"
-#include "proto/transport.h"
+#include "proto/settings.h"
 #include "tests/support/fault_sys.h"
 #include "tests/support/tmptree.h"
 

@@ -10,7 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "common/fs.h"
+#include "common/fs_tree.h"
 #include "common/sys.h"
 #include "receiver/syncer.h"
 

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 
 #include "common/sys.h"
-#include "proto/transport.h"
+#include "proto/conn_params.h"
 #include "tools/retry.h"
 
 static bool server(const char *sqlstate, bool fatal)
