@@ -196,7 +196,8 @@ UNIT_TESTS = \
 	backup/test_upload backup/test_wal_stream backup/test_walsummary \
 	tools/test_backoff tools/test_connopts tools/test_message tools/test_retry tools/test_signals tools/test_syncnames
 
-FUZZ_TARGETS = fuzz_copydata fuzz_history fuzz_manifest fuzz_session fuzz_tar fuzz_walcheck
+FUZZ_TARGETS = fuzz_copydata fuzz_history fuzz_incremental fuzz_manifest fuzz_patch fuzz_seed_state fuzz_session fuzz_tar fuzz_walcheck \
+	fuzz_walsummary
 
 # ---- how it is built ----
 
@@ -254,12 +255,16 @@ endef
 $(foreach t,$(UNIT_TESTS),$(eval $(call UNIT_RULE,$(t))))
 
 # A fuzz target replays its corpus in every test run; `make fuzz` builds it with libFuzzer (clang).
-FUZZ_LIBS_fuzz_session  = $(LIBS_DOWN_proto)
-FUZZ_LIBS_fuzz_copydata = $(LIBS_DOWN_proto)
-FUZZ_LIBS_fuzz_tar      = $(LIBS_DOWN_backup)
-FUZZ_LIBS_fuzz_history  = $(LIBS_DOWN_receiver)
-FUZZ_LIBS_fuzz_manifest = $(LIBS_DOWN_backup)
-FUZZ_LIBS_fuzz_walcheck = $(LIBS_DOWN_receiver)
+FUZZ_LIBS_fuzz_copydata    = $(LIBS_DOWN_proto)
+FUZZ_LIBS_fuzz_history     = $(LIBS_DOWN_receiver)
+FUZZ_LIBS_fuzz_incremental = $(LIBS_DOWN_backup)
+FUZZ_LIBS_fuzz_manifest    = $(LIBS_DOWN_backup)
+FUZZ_LIBS_fuzz_patch       = $(LIBS_DOWN_backup)
+FUZZ_LIBS_fuzz_seed_state  = $(LIBS_DOWN_backup)
+FUZZ_LIBS_fuzz_session     = $(LIBS_DOWN_proto)
+FUZZ_LIBS_fuzz_tar         = $(LIBS_DOWN_backup)
+FUZZ_LIBS_fuzz_walcheck    = $(LIBS_DOWN_receiver)
+FUZZ_LIBS_fuzz_walsummary  = $(BUILD)/libsupport.a $(LIBS_DOWN_backup)
 define FUZZ_RULE
 $(BUILD)/tests/fuzz/$(1)-replay: $(BUILD)/tests/fuzz/$(1).o $(BUILD)/tests/fuzz/replay.o $$(FUZZ_LIBS_$(1))
 	$$(CC) -o $$@ $$^ $$(ALL_LIBS)
@@ -349,7 +354,7 @@ bench-wal: ## compare with pg_receivewal, into docs/BENCHMARKS-WAL.md (about 45 
 fuzz: ## build the fuzz targets with libFuzzer, in build/fuzz
 	@$(MAKE) --no-print-directory CC=clang BUILD=build/fuzz SANITIZE=fuzzer-no-link,address,undefined $(FUZZ_TARGETS:%=build/fuzz/%)
 
-$(FUZZ_TARGETS:%=build/fuzz/%): build/fuzz/%: $(BUILD)/tests/fuzz/%.o $(LIBS_DOWN_backup)
+$(FUZZ_TARGETS:%=build/fuzz/%): build/fuzz/%: $(BUILD)/tests/fuzz/%.o $(BUILD)/libsupport.a $(LIBS_DOWN_backup)
 	$(CC) -fsanitize=fuzzer,address,undefined -o $@ $^ $(PKG_LIBS) -pthread
 
 install: all ## install programs and man pages below PREFIX (and DESTDIR)
