@@ -54,6 +54,7 @@ PROTO_SRC = \
 	proto/wire.c
 
 RECEIVER_SRC = \
+	receiver/bulk.c \
 	receiver/history.c \
 	receiver/packseg.c \
 	receiver/oldbytes.c \

@@ -34,8 +34,8 @@ enum rx_state {
 };
 
 /*
- * - Where the stream stands is the store's position: a byte was received when it was written there.
- * - position >= synced >= reported
+ * - Where the stream stands is the store's position: a byte was received when the store has taken it.
+ * - position >= written >= synced >= reported
  * - What is published (received, synced, published_tli) follows it, and is never read by the thread that runs.
  */
 struct pgr_receiver {
@@ -106,7 +106,7 @@ struct pgr_receiver {
 
 static inline pgr_lsn pgr_rx_position(const struct pgr_receiver *r)
 {
-	return pgr_walstore_written(r->store);
+	return pgr_walstore_position(r->store);
 }
 
 static inline int64_t pgr_rx_now_ms(const struct pgr_receiver *r)

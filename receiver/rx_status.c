@@ -74,11 +74,12 @@ void pgr_rx_publish(struct pgr_receiver *r)
 int pgr_rx_send_status(struct pgr_receiver *r, bool reply, struct pgr_err *err)
 {
 	pgr_lsn flush = r->report_flush ? pgr_walstore_synced(r->store) : PGR_LSN_INVALID;
+	pgr_lsn write = pgr_walstore_written(r->store);
 	int64_t now_us = pgr_pgtime_from_unix_us(r->sys->wall_us(r->sys));
 
-	assert(flush >= r->reported && flush <= pgr_rx_position(r));
+	assert(flush >= r->reported && flush <= write);
 	r->out.len = 0;
-	if (pgr_copydata_put_status(&r->out, pgr_rx_position(r), flush, PGR_LSN_INVALID, now_us, reply, err) != PGR_OK)
+	if (pgr_copydata_put_status(&r->out, write, flush, PGR_LSN_INVALID, now_us, reply, err) != PGR_OK)
 		return PGR_ERR;
 	r->next_status_ms = pgr_rx_now_ms(r) + r->status_interval_ms;
 	r->heard = false;

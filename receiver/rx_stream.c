@@ -114,9 +114,20 @@ static int take_wal(struct pgr_receiver *r, struct pgr_span wal, struct pgr_err 
 
 /* ---- messages ---- */
 
+/* Two segments, so that a server that is busy does not make us change our mind with each of them. */
+static int set_bulk(struct pgr_receiver *r, struct pgr_err *err)
+{
+	pgr_lsn pos = pgr_rx_position(r);
+
+	return pgr_walstore_set_bulk(r->store, r->wal_end > pos && r->wal_end - pos >= 2 * (uint64_t)r->segment_bytes,
+				     err);
+}
+
 static int take_head(struct pgr_receiver *r, const struct pgr_copy_head *head, struct pgr_err *err)
 {
 	r->wal_end = head->wal_end;
+	if (set_bulk(r, err) != PGR_OK)
+		return PGR_ERR;
 	if (head->kind == PGR_CK_KEEPALIVE) {
 		r->server_end = head->wal_end;
 		return head->reply_requested ? pgr_rx_answer(r, err) : PGR_OK;

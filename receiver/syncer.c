@@ -23,7 +23,7 @@ enum ahead {
 };
 
 /*
- * - segs[0..n) in the order of the WAL; all but the last are complete.
+ * - segs[0..n) in the order of the WAL; all but the last are complete, though not all of them written.
  * - syncing: a round works without the lock on copies of the first segments; only a round takes segments away, so that
  *   what the owner adds meanwhile stands behind them.  One round at a time, of the thread or of the owner.
  * - making: the thread makes a file ahead, without the lock, which is no concern of a round.
@@ -72,15 +72,21 @@ static bool is_open(const struct pgr_syncer *s)
 	return s->n > 0 && !s->segs[s->n - 1].complete;
 }
 
+/* Those that are written as well; whoever writes behind the owner may not be that far. */
 static size_t count_complete(const struct pgr_syncer *s)
 {
-	return s->n - (is_open(s) ? 1 : 0);
+	pgr_lsn written = atomic_load(&s->written);
+	size_t n = 0;
+
+	while (n < s->n && s->segs[n].complete && s->segs[n].end <= written)
+		n++;
+	return n;
 }
 
 static bool is_due(const struct pgr_syncer *s)
 {
 	return !atomic_load(&s->has_failed) &&
-	       (count_complete(s) > 0 || (is_open(s) && s->requested > atomic_load(&s->synced)));
+	       (count_complete(s) > 0 || (s->n > 0 && s->requested > atomic_load(&s->synced)));
 }
 
 static bool is_ahead_due(const struct pgr_syncer *s)
@@ -165,11 +171,11 @@ static void take_round(const struct pgr_syncer *s, struct round *r)
 {
 	r->n = count_complete(s);
 	r->target = r->n > 0 ? s->segs[r->n - 1].end : PGR_LSN_INVALID;
-	if (is_open(s) && s->requested > atomic_load(&s->synced)) {
-		r->n = s->n;
-		r->target = atomic_load(&s->written);
-	}
-	memcpy(r->segs, s->segs, r->n * sizeof(r->segs[0]));
+	memcpy(r->segs, s->segs, s->n * sizeof(r->segs[0]));
+	if (r->n == s->n || s->requested <= atomic_load(&s->synced) || s->requested <= r->target)
+		return;
+	r->segs[r->n++].complete = false; /* not as far as this round goes */
+	r->target = atomic_load(&s->written);
 }
 
 /* The owner may have completed meanwhile what was open. */
@@ -434,25 +440,48 @@ void pgr_syncer_wrote(struct pgr_syncer *s, pgr_lsn lsn)
 	pthread_mutex_unlock(&s->lock);
 }
 
-/* A failure of this very work is the caller's to return. */
-static int finish_locked(struct pgr_syncer *s, pgr_lsn lsn, struct pgr_err *err)
+static void complete(struct pgr_syncer *s, pgr_lsn end)
 {
-	assert(is_open(s) && lsn >= atomic_load(&s->written));
+	assert(is_open(s) && end >= atomic_load(&s->written));
 	s->segs[s->n - 1].complete = true;
-	s->segs[s->n - 1].end = lsn;
-	atomic_store(&s->written, lsn);
-	start_work(s);
-	return check(s, err);
+	s->segs[s->n - 1].end = end;
 }
 
+/* A failure of this very work is the caller's to return. */
 int pgr_syncer_finish(struct pgr_syncer *s, pgr_lsn lsn, struct pgr_err *err)
 {
 	int rc;
 
 	pthread_mutex_lock(&s->lock);
-	rc = finish_locked(s, lsn, err);
+	complete(s, lsn);
+	atomic_store(&s->written, lsn);
+	start_work(s);
+	rc = check(s, err);
 	pthread_mutex_unlock(&s->lock);
 	return rc;
+}
+
+/* ---- written by another thread ---- */
+
+void pgr_syncer_finish_behind(struct pgr_syncer *s, pgr_lsn lsn)
+{
+	pthread_mutex_lock(&s->lock);
+	complete(s, lsn);
+	start_work(s); /* the last block may have been quicker */
+	pthread_mutex_unlock(&s->lock);
+}
+
+void pgr_syncer_wrote_behind(struct pgr_syncer *s, pgr_lsn lsn, const struct pgr_err *failed)
+{
+	pthread_mutex_lock(&s->lock);
+	if (failed != NULL)
+		latch(s, failed);
+	else
+		atomic_store(&s->written, lsn);
+	if (is_due(s))
+		pthread_cond_signal(&s->work);
+	tell(s);
+	pthread_mutex_unlock(&s->lock);
 }
 
 static int request_locked(struct pgr_syncer *s, bool here, struct pgr_err *err)

@@ -79,6 +79,14 @@ void pgr_syncer_wrote(struct pgr_syncer *s, pgr_lsn lsn);
 int pgr_syncer_finish(struct pgr_syncer *s, pgr_lsn lsn, struct pgr_err *err) PGR_MUST_USE;
 
 /*
+ * Where another thread writes what the owner gives it (bulk.h): the open segment will be complete and end at `lsn` when
+ * pgr_syncer_wrote_behind has said so.  That may be called by any thread: everything before `lsn` is written, or, with
+ * `failed`, nothing more will be; the wake function is called.
+ */
+void pgr_syncer_finish_behind(struct pgr_syncer *s, pgr_lsn lsn);
+void pgr_syncer_wrote_behind(struct pgr_syncer *s, pgr_lsn lsn, const struct pgr_err *failed);
+
+/*
  * Everything written shall be made durable; does not wait.  With `here` it is done by this call when no sync is under
  * way and there is only the open segment: on a disk whose syncs are quick that is quicker than to wake up another
  * thread.  The wake function is then not called.  PGR_ERR: as pgr_syncer_check.

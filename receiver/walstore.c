@@ -9,6 +9,7 @@
 #include "common/fs_durable.h"
 #include "common/fs_io.h"
 #include "common/sys.h"
+#include "receiver/bulk.h"
 #include "receiver/oldbytes.h"
 #include "receiver/segfile.h"
 #include "receiver/syncer.h"
@@ -21,6 +22,7 @@
 /*
  * - file.fd >= 0: a segment is open, the syncer has it too, and `written` lies before its end.
  * - file.fd < 0: what was written belongs to segments that are complete.
+ * - position > written only while `bulk` has what lies between.
  */
 struct pgr_walstore {
 	struct pgr_waldir dir; /* does not change */
@@ -31,6 +33,13 @@ struct pgr_walstore {
 	bool forked;  /* what is here and what was to be written contradict each other */
 	bool begun;
 	pgr_tli tli;
+	pgr_lsn position; /* taken; >= written */
+
+	/* for whoever has much to catch up with */
+	bool may_bulk;	       /* a thread syncs */
+	bool bulk_wanted;      /* by the owner, from the next new segment on */
+	bool in_bulk;	       /* the open segment's bytes go there */
+	struct pgr_bulk *bulk; /* NULL: was not needed yet */
 
 	/* the open segment: for writing; its durability is the syncer's */
 	struct pgr_segfile file;
@@ -78,6 +87,7 @@ int pgr_walstore_new(struct pgr_walstore **out, const struct pgr_sys *sys, int d
 		.finished_arg = opts->finished_arg,
 	};
 	s->file.fd = -1;
+	s->may_bulk = opts->sync && !opts->inline_sync;
 	pgr_oldbytes_init(&s->old);
 	if (fill(s, opts, err) != PGR_OK) {
 		pgr_walstore_free(s);
@@ -92,6 +102,7 @@ void pgr_walstore_free(struct pgr_walstore *s)
 	if (s == NULL)
 		return;
 	pgr_oldbytes_fini(&s->old, &s->dir);
+	pgr_bulk_free(s->bulk);
 	pgr_syncer_free(s->syncer); /* closes the files */
 	s->dir.sys->close(s->dir.sys, s->dir.dirfd);
 	free(s->dir_name);
@@ -124,6 +135,25 @@ static int make_file(struct pgr_walstore *s, const char *name, struct pgr_err *e
 	return rc == PGR_MORE ? pgr_segfile_create(&s->dir, name, &s->file, err) : rc;
 }
 
+static void wrote_behind(void *arg, pgr_lsn lsn, const struct pgr_err *failed)
+{
+	struct pgr_walstore *s = arg;
+
+	pgr_syncer_wrote_behind(s->syncer, lsn, failed);
+}
+
+/* Where that cannot be had the page cache does. */
+static void begin_bulk(struct pgr_walstore *s, pgr_lsn at)
+{
+	struct pgr_err ignored;
+
+	if (s->bulk == NULL && pgr_bulk_new(&s->bulk, s->dir.sys, s->path_room, wrote_behind, s, &ignored) != PGR_OK) {
+		s->may_bulk = false;
+		return;
+	}
+	s->in_bulk = pgr_bulk_begin(s->bulk, s->file.fd, s->dir.segment_bytes, s->path, at) == PGR_OK;
+}
+
 /*
  * Opens the file of the segment at `at`.  A failure here is not final, nothing was written yet; a file that this
  * call made is gone again.
@@ -132,11 +162,13 @@ static int open_segment(struct pgr_walstore *s, pgr_lsn at, bool may_create, str
 {
 	char name[PGR_SEGNAME_ROOM];
 	off_t old_bytes;
+	bool is_new;
 	int rc;
 
 	pgr_segfile_name(&s->dir, s->tli, pgr_lsn_segno(at, s->dir.segment_bytes), name);
 	rc = pgr_segfile_open(&s->dir, name, pgr_lsn_segoff(at, s->dir.segment_bytes), &s->file, &old_bytes, err);
-	if (rc == PGR_MORE)
+	is_new = rc == PGR_MORE;
+	if (is_new)
 		rc = may_create ? make_file(s, name, err) : PGR_ERR;
 	if (rc != PGR_OK)
 		return PGR_ERR;
@@ -148,6 +180,8 @@ static int open_segment(struct pgr_walstore *s, pgr_lsn at, bool may_create, str
 	s->written_back -= s->written_back % (off_t)WRITE_BACK_STEP;
 	snprintf(s->path, s->path_room, "%s/%s", s->dir_name, s->file.name);
 	pgr_syncer_open(s->syncer, &s->file);
+	if (is_new && s->may_bulk && s->bulk_wanted)
+		begin_bulk(s, at);
 	return PGR_OK;
 }
 
@@ -156,9 +190,26 @@ static void forget_segment(struct pgr_walstore *s)
 {
 	pgr_oldbytes_fini(&s->old, &s->dir);
 	s->file.fd = -1;
+	s->in_bulk = false;
 }
 
 /* ---- the way of the bytes ---- */
+
+/* Afterwards the position is the written one. */
+static int drain(struct pgr_walstore *s, struct pgr_err *err)
+{
+	if (s->bulk == NULL)
+		return PGR_OK;
+	if (pgr_bulk_drain(s->bulk, err) != PGR_OK)
+		return pgr_syncer_fail(s->syncer, err);
+	if (!s->in_bulk)
+		return PGR_OK;
+	s->in_bulk = false;
+	s->written_back = pgr_lsn_segoff(s->position, s->dir.segment_bytes);
+	s->written_back -= s->written_back % (off_t)WRITE_BACK_STEP;
+	pgr_syncer_wrote(s->syncer, s->position);
+	return PGR_OK;
+}
 
 /* Nothing else uses the name, so what has it was left by a run that was killed, and nothing was written to it. */
 static int clear_ahead(struct pgr_walstore *s, struct pgr_err *err)
@@ -196,6 +247,7 @@ int pgr_walstore_begin(struct pgr_walstore *s, pgr_tli tli, pgr_lsn lsn, struct 
 		return PGR_ERR;
 	s->tli = tli;
 	pgr_syncer_reset(s->syncer, pgr_lsn_segstart(lsn, s->dir.segment_bytes));
+	s->position = lsn;
 	if (pgr_lsn_segoff(lsn, s->dir.segment_bytes) != 0 && begin_inside(s, lsn, err) != PGR_OK)
 		return PGR_ERR;
 	s->begun = true;
@@ -242,32 +294,49 @@ static int write_new(struct pgr_walstore *s, pgr_lsn lsn, const uint8_t *p, size
 	return write_back(s, off + (off_t)len, err);
 }
 
+static int append_behind(struct pgr_walstore *s, const uint8_t *p, size_t len, struct pgr_err *err)
+{
+	size_t taken;
+	int rc = pgr_bulk_put(s->bulk, p, len, &taken, err);
+
+	if (rc == PGR_ERR)
+		return pgr_syncer_fail(s->syncer, err);
+	s->position += taken;
+	if (taken == 0 || pgr_lsn_segoff(s->position, s->dir.segment_bytes) != 0)
+		return rc;
+	forget_segment(s);
+	pgr_syncer_finish_behind(s->syncer, s->position);
+	return PGR_OK;
+}
+
 /*
- * `len` bytes that fit into the open segment.  A file that got its space has no need for more, so a full disk is no
- * better than any other failure: where a network file system says ENOSPC, what was written earlier may be what was
- * lost, and the next sync would not tell (nfs_file_write in Linux' fs/nfs/file.c).
+ * `len` bytes that fit into the open segment; PGR_MORE: some of them, see the position.  A file that got its space has
+ * no need for more, so a full disk is no better than any other failure: where a network file system says ENOSPC, what
+ * was written earlier may be what was lost, and the next sync would not tell (nfs_file_write in Linux' fs/nfs/file.c).
  */
 static int append(struct pgr_walstore *s, const uint8_t *p, size_t len, struct pgr_err *err)
 {
-	pgr_lsn at = pgr_walstore_written(s);
-	uint32_t off = pgr_lsn_segoff(at, s->dir.segment_bytes);
+	uint32_t off = pgr_lsn_segoff(s->position, s->dir.segment_bytes);
 
-	if (write_new(s, at, p, len, err) != PGR_OK)
+	if (s->in_bulk)
+		return append_behind(s, p, len, err);
+	if (write_new(s, s->position, p, len, err) != PGR_OK)
 		return pgr_syncer_fail(s->syncer, err);
+	s->position += len;
 	if (off + len < s->dir.segment_bytes) {
-		pgr_syncer_wrote(s->syncer, at + len);
+		pgr_syncer_wrote(s->syncer, s->position);
 		return PGR_OK;
 	}
 	forget_segment(s);
-	return pgr_syncer_finish(s->syncer, at + len, err);
+	return pgr_syncer_finish(s->syncer, s->position, err);
 }
 
 static int check_write(const struct pgr_walstore *s, pgr_lsn lsn, size_t len, struct pgr_err *err)
 {
-	if (!s->begun || lsn != pgr_walstore_written(s))
+	if (!s->begun || lsn != s->position)
 		return pgr_err_set(err, PGR_E_USAGE,
 				   "cannot write WAL of %" PGR_LSN_FMT " in \"%s\", which stands at %" PGR_LSN_FMT,
-				   PGR_LSN_ARG(lsn), s->dir_name, PGR_LSN_ARG(pgr_walstore_written(s)));
+				   PGR_LSN_ARG(lsn), s->dir_name, PGR_LSN_ARG(s->position));
 	if (len > UINT64_MAX - lsn)
 		return pgr_err_set(err, PGR_E_DATA, "WAL at %" PGR_LSN_FMT " goes beyond the last position",
 				   PGR_LSN_ARG(lsn));
@@ -277,33 +346,43 @@ static int check_write(const struct pgr_walstore *s, pgr_lsn lsn, size_t len, st
 int pgr_walstore_write(struct pgr_walstore *s, pgr_lsn lsn, const void *data, size_t len, struct pgr_err *err)
 {
 	const uint8_t *p = data;
+	pgr_lsn end = lsn + len;
+	int rc;
 
 	if (pgr_syncer_check(s->syncer, err) != PGR_OK || check_write(s, lsn, len, err) != PGR_OK)
 		return PGR_ERR;
-	while (len > 0) {
-		pgr_lsn at = pgr_walstore_written(s);
-		size_t n = s->dir.segment_bytes - pgr_lsn_segoff(at, s->dir.segment_bytes);
+	while (s->position < end) {
+		size_t n = s->dir.segment_bytes - pgr_lsn_segoff(s->position, s->dir.segment_bytes);
 
 		if (s->file.fd < 0 && !pgr_syncer_has_room(s->syncer))
 			return PGR_MORE;
-		if (n > len)
-			n = len;
-		if ((s->file.fd < 0 && open_segment(s, at, true, err) != PGR_OK) || append(s, p, n, err) != PGR_OK)
+		if (s->file.fd < 0 && open_segment(s, s->position, true, err) != PGR_OK)
 			return PGR_ERR;
-		p += n;
-		len -= n;
+		if (n > end - s->position)
+			n = (size_t)(end - s->position);
+		rc = append(s, p + (s->position - lsn), n, err);
+		if (rc != PGR_OK)
+			return rc;
 	}
 	return PGR_OK;
 }
 
+int pgr_walstore_set_bulk(struct pgr_walstore *s, bool bulk, struct pgr_err *err)
+{
+	bool left = s->bulk_wanted && !bulk;
+
+	s->bulk_wanted = bulk;
+	return left ? drain(s, err) : PGR_OK;
+}
+
 int pgr_walstore_request_sync(struct pgr_walstore *s, bool here, struct pgr_err *err)
 {
-	return pgr_syncer_request(s->syncer, here, err);
+	return drain(s, err) == PGR_OK ? pgr_syncer_request(s->syncer, here, err) : PGR_ERR;
 }
 
 int pgr_walstore_sync(struct pgr_walstore *s, struct pgr_err *err)
 {
-	return pgr_syncer_wait(s->syncer, err);
+	return drain(s, err) == PGR_OK ? pgr_syncer_wait(s->syncer, err) : PGR_ERR;
 }
 
 int pgr_walstore_check(struct pgr_walstore *s, struct pgr_err *err)
@@ -327,9 +406,11 @@ failed:
 
 int pgr_walstore_close_segment(struct pgr_walstore *s, bool finish, struct pgr_err *err)
 {
-	int rc = pgr_syncer_wait(s->syncer, err);
+	int rc = pgr_walstore_sync(s, err);
 	struct pgr_segfile f;
 
+	if (s->bulk != NULL)
+		pgr_bulk_forget(s->bulk); /* after a failure */
 	s->begun = false;
 	forget_segment(s);
 	pgr_syncer_detach(s->syncer, &f);
@@ -397,6 +478,11 @@ bool pgr_walstore_is_failed(const struct pgr_walstore *s)
 bool pgr_walstore_is_forked(const struct pgr_walstore *s)
 {
 	return s->forked;
+}
+
+pgr_lsn pgr_walstore_position(const struct pgr_walstore *s)
+{
+	return s->position;
 }
 
 pgr_lsn pgr_walstore_written(const struct pgr_walstore *s)

@@ -2,10 +2,12 @@
  * A directory of WAL segments, written by one receiver.
  *
  * The caller's thread writes; a thread of the store (syncer.h) makes durable what was written, gives finished segments
- * their final names, and makes the file of the next segment before it is needed.  Positions only grow:
+ * their final names, and makes the file of the next segment before it is needed.  Who has much to catch up with can let
+ * another thread write, past the page cache (bulk.h).  Positions only grow:
  *
- *     written >= synced
+ *     position >= written >= synced
  *
+ * `position` is what was taken: the next byte that is expected.  It is `written`, but where a thread writes.
  * `synced` covers data, file size and the directory entry.  Bytes that a segment file already holds from an earlier run
  * are compared with what comes again and not written again: what was once acknowledged is never rewritten, truncated,
  * zeroed, or replaced by WAL of another history (PGR_E_DATA).  A failed write or sync is final: the store refuses
@@ -58,21 +60,29 @@ void pgr_walstore_free(struct pgr_walstore *s);
 int pgr_walstore_begin(struct pgr_walstore *s, pgr_tli tli, pgr_lsn lsn, struct pgr_err *err) PGR_MUST_USE;
 
 /*
- * Appends `len` bytes of WAL that stand at `lsn`, which must be the written position.  Opens and changes segments as
- * the bytes cross their ends.  A segment that becomes complete is made durable (sync, rename, directory sync, .done)
- * without being asked.  PGR_MORE: too many of them wait for that; some of the bytes may have been written, see
- * pgr_walstore_written, and the rest can be when the wake function was called.
+ * Appends `len` bytes of WAL that stand at `lsn`, which must be the position.  Opens and changes segments as the bytes
+ * cross their ends.  A segment that becomes complete is made durable (sync, rename, directory sync, .done) without
+ * being asked.  PGR_MORE: too much waits for the disk; some of the bytes may have been taken, see
+ * pgr_walstore_position, and the rest can be when the wake function was called.
  */
 int pgr_walstore_write(struct pgr_walstore *s, pgr_lsn lsn, const void *data, size_t len,
 		       struct pgr_err *err) PGR_MUST_USE;
 
 /*
- * Asks that everything written so far be made durable, and does not wait.  Requests that come while a sync runs are
- * served together by the next one.  With `here` it may be done by this call (see pgr_syncer_request).
+ * Whether there is so much to come that nobody waits for the single bytes: from the next new segment on a thread
+ * writes, in blocks of 1 MiB, where the file system takes writes past the page cache.  Switched off, this call returns
+ * when everything is written.
+ */
+int pgr_walstore_set_bulk(struct pgr_walstore *s, bool bulk, struct pgr_err *err) PGR_MUST_USE;
+
+/*
+ * Asks that everything taken so far be made durable, and does not wait for that (though for a thread that writes).
+ * Requests that come while a sync runs are served together by the next one.  With `here` it may be done by this call
+ * (see pgr_syncer_request).
  */
 int pgr_walstore_request_sync(struct pgr_walstore *s, bool here, struct pgr_err *err) PGR_MUST_USE;
 
-/* Makes everything written durable. */
+/* Makes everything taken durable. */
 int pgr_walstore_sync(struct pgr_walstore *s, struct pgr_err *err) PGR_MUST_USE;
 
 /* PGR_ERR when the store has failed. */
@@ -85,7 +95,7 @@ int pgr_walstore_check(struct pgr_walstore *s, struct pgr_err *err) PGR_MUST_USE
 void pgr_walstore_set_wake(struct pgr_walstore *s, void (*fn)(void *arg), void *arg);
 
 /*
- * Waits until all that was written is durable, and closes the open segment.  With `finish`, an unfinished segment takes
+ * Waits until all that was taken is durable, and closes the open segment.  With `finish`, an unfinished segment takes
  * its final name (the rest is zeros): the end of a base backup's WAL.  Otherwise it stays .partial, to be continued
  * later.
  */
@@ -100,12 +110,13 @@ int pgr_walstore_put_history(struct pgr_walstore *s, pgr_tli tli, const char *co
 int pgr_walstore_has_history(struct pgr_walstore *s, pgr_tli tli, bool *has, struct pgr_err *err) PGR_MUST_USE;
 
 /* Whether a failed write or sync has made the store refuse everything.  A segment that could not be allocated (a full
- * disk) does not: the same write may be tried again, from the written position on. */
+ * disk) does not: the same write may be tried again, from the position on. */
 bool pgr_walstore_is_failed(const struct pgr_walstore *s);
 
 /* Whether something was refused because the directory holds WAL, or a history file, of another history. */
 bool pgr_walstore_is_forked(const struct pgr_walstore *s);
 
+pgr_lsn pgr_walstore_position(const struct pgr_walstore *s);
 pgr_lsn pgr_walstore_written(const struct pgr_walstore *s);
 pgr_lsn pgr_walstore_synced(const struct pgr_walstore *s);
 

@@ -26,6 +26,7 @@
 
 static char dir[64];
 static bool threaded; /* the store has its thread */
+static bool bulk;     /* and one that writes */
 static int write_back_errno;
 
 /* ---- the witness: a system that knows what would survive a power cut ---- */
@@ -57,6 +58,11 @@ struct witness {
 
 	atomic_int fallocate_errno;
 	int direct_open_errno;
+	int set_direct_errno;	/* when it is set */
+	int direct_write_errno; /* of what is written then */
+	atomic_bool is_direct;
+	atomic_uint direct_writes;
+	atomic_bool held; /* nothing is written as long as this is so */
 	int direct_read_errno;
 	bool disk_has_zeros; /* what was read past the cache */
 	atomic_int direct_fd;
@@ -201,14 +207,40 @@ static ssize_t w_pread(const struct pgr_sys *sys, int fd, void *buf, size_t len,
 static ssize_t w_pwrite(const struct pgr_sys *sys, int fd, const void *buf, size_t len, off_t off)
 {
 	struct witness *w = of(sys);
-	ssize_t n = w->inner->pwrite(w->inner, fd, buf, len, off);
+	ssize_t n;
 
+	while (atomic_load(&w->held))
+		sched_yield();
+	if (atomic_load(&w->is_direct)) {
+		atomic_fetch_add(&w->direct_writes, 1);
+		ck_assert_uint_eq(((uintptr_t)buf | len | (size_t)off) % 4096, 0);
+		if (w->direct_write_errno != 0) {
+			errno = w->direct_write_errno;
+			return -1;
+		}
+	}
+	n = w->inner->pwrite(w->inner, fd, buf, len, off);
 	if (n > 0) {
 		w->written_bytes += (size_t)n;
 		if (off < w->lowest)
 			w->lowest = off;
 	}
 	return n;
+}
+
+/* Of one file at a time. */
+static int w_set_direct(const struct pgr_sys *sys, int fd, int on)
+{
+	struct witness *w = of(sys);
+
+	if (on && w->set_direct_errno != 0) {
+		errno = w->set_direct_errno;
+		return -1;
+	}
+	if (w->inner->set_direct(w->inner, fd, on) != 0)
+		return -1;
+	atomic_store(&w->is_direct, on != 0);
+	return 0;
 }
 
 static int w_fsync(const struct pgr_sys *sys, int fd)
@@ -269,6 +301,7 @@ static void witness_init(struct witness *w, const struct pgr_sys *inner)
 	w->sys.close = w_close;
 	w->sys.pread = w_pread;
 	w->sys.pwrite = w_pwrite;
+	w->sys.set_direct = w_set_direct;
 	w->sys.fsync = w_fsync;
 	w->sys.fdatasync = w_fdatasync;
 	w->sys.fallocate = w_fallocate;
@@ -349,6 +382,7 @@ static void check_promise(struct witness *w, const struct pgr_walstore *s, pgr_l
 	pgr_lsn synced = pgr_walstore_synced(s);
 
 	ck_assert_uint_le(synced, pgr_walstore_written(s));
+	ck_assert_uint_le(pgr_walstore_written(s), pgr_walstore_position(s));
 	while (from < synced) {
 		pgr_lsn end = pgr_lsn_segstart(from, SEG) + SEG;
 		bool whole = end <= synced;
@@ -371,6 +405,12 @@ static void setup_threaded(void)
 {
 	threaded = true;
 	setup();
+}
+
+static void setup_bulk(void)
+{
+	bulk = true;
+	setup_threaded();
 }
 
 static void teardown(void)
@@ -472,6 +512,7 @@ static struct pgr_walstore *make_store_opts(const struct pgr_sys *sys, const str
 
 	ck_assert_int_ge(dfd, 0);
 	ck_assert_int_eq(pgr_walstore_new(&s, sys, dfd, opts, &err), PGR_OK);
+	ck_assert_int_eq(pgr_walstore_set_bulk(s, bulk, &err), PGR_OK);
 	return s;
 }
 
@@ -485,19 +526,19 @@ static struct pgr_walstore *make_store(const struct pgr_sys *sys)
 /* Until the finished segments are durable. */
 static int settle(struct pgr_walstore *s, struct pgr_err *err)
 {
-	while (pgr_walstore_synced(s) < pgr_lsn_segstart(pgr_walstore_written(s), SEG) && !pgr_walstore_is_failed(s))
+	while (pgr_walstore_synced(s) < pgr_lsn_segstart(pgr_walstore_position(s), SEG) && !pgr_walstore_is_failed(s))
 		sched_yield();
 	return pgr_walstore_check(s, err);
 }
 
 static int write_wal(struct pgr_walstore *s, pgr_lsn lsn, size_t len, struct pgr_err *err)
 {
-	pgr_lsn from = pgr_walstore_written(s);
+	pgr_lsn from = pgr_walstore_position(s);
 	uint8_t *p = make_wal(lsn, len);
 	int rc;
 
 	do {
-		size_t done = (size_t)(pgr_walstore_written(s) - from);
+		size_t done = (size_t)(pgr_walstore_position(s) - from);
 
 		rc = pgr_walstore_write(s, lsn + done, p + done, len - done, err);
 		if (rc != PGR_ERR && settle(s, err) != PGR_OK)
@@ -533,7 +574,7 @@ START_TEST(segments_and_names)
 
 	/* across the end: what is complete is durable, what follows is not yet */
 	OK(write_wal(s, FIRST + SEG - 1, 501, &err));
-	ck_assert_uint_eq(pgr_walstore_written(s), FIRST + SEG + 500);
+	ck_assert_uint_eq(pgr_walstore_position(s), FIRST + SEG + 500);
 	ck_assert_uint_eq(pgr_walstore_synced(s), FIRST + SEG);
 	check_promise(&w, s, FIRST);
 	ck_assert(!exists(SEG3 ".partial"));
@@ -1435,6 +1476,179 @@ START_TEST(history)
 }
 END_TEST
 
+/* ---- a thread writes ---- */
+
+#define BIG ((size_t)16 << 20) /* a segment of these tests */
+
+static struct pgr_walstore *make_bulk_store(struct witness *w, pgr_lsn at)
+{
+	struct pgr_walstore_opts opts = options();
+	struct pgr_walstore *s;
+	struct pgr_err err;
+
+	opts.segment_bytes = BIG;
+	s = make_store_opts(&w->sys, &opts);
+	OK(pgr_walstore_begin(s, TLI, at, &err));
+	return s;
+}
+
+/* Not as write_wal does, which waits. */
+static int put_wal(struct pgr_walstore *s, size_t len, struct pgr_err *err)
+{
+	pgr_lsn at = pgr_walstore_position(s);
+	uint8_t *p = make_wal(at, len);
+	int rc = pgr_walstore_write(s, at, p, len, err);
+
+	free(p);
+	return rc;
+}
+
+static int put_all(struct pgr_walstore *s, size_t len, struct pgr_err *err)
+{
+	pgr_lsn end = pgr_walstore_position(s) + len;
+	int rc;
+
+	while ((rc = put_wal(s, (size_t)(end - pgr_walstore_position(s)), err)) == PGR_MORE)
+		sched_yield();
+	return rc;
+}
+
+static void check_big_file(const char *name, pgr_lsn lsn, size_t len)
+{
+	size_t size;
+	uint8_t *data = get_file(name, &size);
+
+	ck_assert_uint_eq(size, BIG);
+	ck_assert(is_wal(data, lsn, len));
+	free(data);
+}
+
+/* Whole blocks are written without being asked, past the page cache; the rest when somebody asks for it. */
+START_TEST(bulk_writes_blocks)
+{
+	const pgr_lsn at = 2 * BIG;
+	const size_t blocks = 2u << 20;
+	struct witness w;
+	struct pgr_walstore *s;
+	struct pgr_err err;
+
+	witness_init(&w, pgr_sys_real());
+	s = make_bulk_store(&w, at);
+	for (size_t n = 0; n <= blocks; n += 5000)
+		OK(put_wal(s, 5000, &err));
+	while (pgr_walstore_written(s) < at + blocks)
+		sched_yield();
+	ck_assert_uint_eq(pgr_walstore_written(s), at + blocks);
+	ck_assert_uint_eq(pgr_walstore_synced(s), at);
+	ck_assert_uint_eq(w.direct_writes, 2);
+	OK(pgr_walstore_sync(s, &err));
+	ck_assert_uint_eq(pgr_walstore_synced(s), pgr_walstore_position(s));
+	ck_assert_uint_eq(w.direct_writes, 2);
+	check_big_file("000000010000000000000002.partial", at, (size_t)(pgr_walstore_synced(s) - at));
+	OK(put_wal(s, 7, &err)); /* this segment goes through the page cache from here on */
+	ck_assert_uint_eq(pgr_walstore_written(s), pgr_walstore_position(s));
+	OK(put_all(s, (size_t)(at + BIG - pgr_walstore_position(s)), &err));
+	OK(put_all(s, BIG / 2 + 1, &err)); /* and the next one does not */
+	OK(pgr_walstore_set_bulk(s, false, &err));
+	ck_assert_uint_eq(w.direct_writes, 2 + 8);
+	ck_assert_uint_eq(pgr_walstore_written(s), at + BIG + BIG / 2 + 1);
+	OK(pgr_walstore_close_segment(s, false, &err));
+	ck_assert_uint_eq(w.written_bytes, BIG + BIG / 2 + 1); /* nothing twice */
+	check_big_file("000000010000000000000002", at, BIG);
+	check_big_file("000000010000000000000003.partial", at + BIG, BIG / 2 + 1);
+	pgr_walstore_free(s);
+	witness_fini(&w);
+}
+END_TEST
+
+/* A segment is not complete before its last block is written, whatever else is synced meanwhile. */
+START_TEST(bulk_waits_for_the_disk)
+{
+	const pgr_lsn at = 2 * BIG;
+	struct witness w;
+	struct pgr_walstore *s;
+	struct pgr_err err;
+	size_t n = 0;
+	int rc;
+
+	witness_init(&w, pgr_sys_real());
+	s = make_bulk_store(&w, at);
+	atomic_store(&w.held, true);
+	while ((rc = put_wal(s, 1u << 20, &err)) == PGR_OK)
+		n++;
+	ck_assert_int_eq(rc, PGR_MORE);
+	ck_assert_uint_eq(n, 8);
+	ck_assert_uint_eq(pgr_walstore_written(s), at);
+	atomic_store(&w.held, false);
+	while (pgr_walstore_position(s) < at + 3 * BIG) {
+		size_t left = (size_t)(at + 3 * BIG - pgr_walstore_position(s));
+
+		ck_assert_int_ne(put_wal(s, left < 700000 ? left : 700000, &err), PGR_ERR);
+		sched_yield();
+	}
+	while (pgr_walstore_synced(s) < at + 3 * BIG)
+		sched_yield();
+	check_big_file("000000010000000000000002", at, BIG);
+	check_big_file("000000010000000000000003", at + BIG, BIG);
+	check_big_file("000000010000000000000004", at + 2 * BIG, BIG);
+	OK(pgr_walstore_close_segment(s, false, &err));
+	pgr_walstore_free(s);
+	witness_fini(&w);
+}
+END_TEST
+
+/* A file system that has no O_DIRECT, and one that says it has. */
+START_TEST(bulk_is_refused)
+{
+	const pgr_lsn at = 2 * BIG;
+	struct witness w;
+	struct pgr_walstore *s;
+	struct pgr_err err;
+
+	witness_init(&w, pgr_sys_real());
+	w.set_direct_errno = _i == 0 ? EINVAL : 0;
+	w.direct_write_errno = _i == 1 ? EINVAL : 0;
+	s = make_bulk_store(&w, at);
+	OK(put_wal(s, (3u << 20) + 1, &err));
+	OK(pgr_walstore_sync(s, &err));
+	OK(put_all(s, BIG - (3u << 20), &err));
+	OK(pgr_walstore_close_segment(s, false, &err));
+	ck_assert_uint_eq(w.direct_writes, _i);
+	check_big_file("000000010000000000000002", at, BIG);
+	check_big_file("000000010000000000000003.partial", at + BIG, 1);
+	pgr_walstore_free(s);
+	witness_fini(&w);
+}
+END_TEST
+
+/* The owner hears of it, nothing behind it counts, and nothing hangs. */
+START_TEST(bulk_write_fails)
+{
+	const pgr_lsn at = 2 * BIG;
+	struct witness w;
+	struct pgr_walstore *s;
+	struct pgr_err err;
+	int rc;
+
+	witness_init(&w, pgr_sys_real());
+	w.direct_write_errno = EIO;
+	s = make_bulk_store(&w, at);
+	do
+		rc = _i == 0 ? put_wal(s, 1u << 20, &err) : put_wal(s, 3000000, &err);
+	while (rc != PGR_ERR && _i == 0);
+	if (_i == 1)
+		ck_assert_int_eq(pgr_walstore_sync(s, &err), PGR_ERR);
+	ck_assert_msg(err.sys_errno == EIO && strstr(err.msg, "000000010000000000000002.partial") != NULL, "%s",
+		      err.msg);
+	ck_assert(pgr_walstore_is_failed(s));
+	ck_assert_uint_eq(pgr_walstore_written(s), at);
+	ck_assert_int_eq(pgr_walstore_close_segment(s, false, &err), PGR_ERR);
+	ck_assert_uint_eq(w.direct_writes, 1);
+	pgr_walstore_free(s);
+	witness_fini(&w);
+}
+END_TEST
+
 /* What is right with a thread and without one. */
 static void add_tests(TCase *tc)
 {
@@ -1464,7 +1678,6 @@ static void add_tests(TCase *tc)
 	tcase_add_test(tc, full_disk_old_file);
 	tcase_add_test(tc, no_fallocate_here);
 	tcase_add_loop_test(tc, every_call_fails_once, 0, 2);
-	tcase_add_loop_test(tc, write_back, 0, 2);
 	tcase_add_test(tc, making_fails);
 	tcase_add_test(tc, misuse);
 	tcase_add_test(tc, history);
@@ -1475,6 +1688,7 @@ int main(void)
 	Suite *s = suite_create("walstore");
 	TCase *inline_case = tcase_create("without a thread");
 	TCase *threaded_case = tcase_create("with a thread");
+	TCase *bulk_case = tcase_create("with a thread that writes");
 	SRunner *sr;
 	int failed;
 
@@ -1482,11 +1696,20 @@ int main(void)
 	add_tests(inline_case);
 	tcase_add_test(inline_case, full_disk);
 	tcase_add_test(inline_case, failed_sync_is_final);
+	tcase_add_loop_test(inline_case, write_back, 0, 2);
 	suite_add_tcase(s, inline_case);
 	tcase_add_checked_fixture(threaded_case, setup_threaded, teardown);
 	add_tests(threaded_case);
 	tcase_add_test(threaded_case, file_made_ahead_is_gone);
+	tcase_add_loop_test(threaded_case, write_back, 0, 2);
 	suite_add_tcase(s, threaded_case);
+	tcase_add_checked_fixture(bulk_case, setup_bulk, teardown);
+	add_tests(bulk_case);
+	tcase_add_test(bulk_case, bulk_writes_blocks);
+	tcase_add_test(bulk_case, bulk_waits_for_the_disk);
+	tcase_add_loop_test(bulk_case, bulk_is_refused, 0, 2);
+	tcase_add_loop_test(bulk_case, bulk_write_fails, 0, 2);
+	suite_add_tcase(s, bulk_case);
 	sr = srunner_create(s);
 	srunner_run_all(sr, CK_NORMAL);
 	failed = srunner_ntests_failed(sr);
