@@ -9,7 +9,7 @@
 #include <string.h>
 
 #include "common/block.h"
-#include "common/fs.h"
+#include "common/fs_io.h"
 #include "common/sys.h"
 
 struct block {
