@@ -343,8 +343,7 @@ static int make_durable(struct pgr_run *r, struct pgr_err *err)
 	if (pgr_delta_seed_settle(r, err) != PGR_OK ||
 	    pgr_finish_control(r->sys, r->layout, &r->control, o->sync, err) != PGR_OK)
 		return PGR_ERR;
-	pgr_delta_seed_done(r);
-	return PGR_OK;
+	return pgr_delta_seed_done(r, err);
 }
 
 static int commit(struct pgr_run *r, struct pgr_err *err)

@@ -4,7 +4,7 @@
  *
  * The order is what makes it safe: whatever can be refused is refused before the first change (open and check_server
  * here, delta_way.h, delta_look.h); then the directory is taken over, and cannot start from there on; then it is made
- * equal to the server's; when all that is durable, what is ours goes (settle) and pg_control is written.  A run that
+ * equal to the server's; when all that is durable (settle) pg_control is written, and what is ours goes.  A run that
  * ends in between leaves what it has, and the next one goes on with it.
  */
 #ifndef PGR_BACKUP_DELTA_SEED_H
@@ -60,11 +60,11 @@ int pgr_delta_seed_take_over(struct pgr_run *r, struct pgr_err *err) PGR_MUST_US
 /* When every file is written: makes durable what no writer of this run has synced. */
 int pgr_delta_seed_sync(struct pgr_run *r, struct pgr_err *err) PGR_MUST_USE;
 
-/* When everything is durable, and before pg_control: removes what is ours. */
+/* When everything is durable, and before pg_control: removes the old one. */
 int pgr_delta_seed_settle(struct pgr_run *r, struct pgr_err *err) PGR_MUST_USE;
 
-/* The directory is whole. */
-void pgr_delta_seed_done(struct pgr_run *r);
+/* With pg_control the directory is whole: removes what is ours. */
+int pgr_delta_seed_done(struct pgr_run *r, struct pgr_err *err) PGR_MUST_USE;
 
 /* Adds to the error of a run that has failed what that means for the directory. */
 void pgr_delta_seed_explain(const struct pgr_run *r, struct pgr_err *err);

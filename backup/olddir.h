@@ -3,7 +3,8 @@
  * starting while it is under work.
  *
  * While a run is under way the directory has PGR_OLDDIR_STATE and no global/pg_control; the one that it had lies beside
- * as PGR_OLDDIR_CONTROL.  Both go away when everything else is done, before the new pg_control is written.
+ * as PGR_OLDDIR_CONTROL.  When everything else is done that goes, the new pg_control is written, and then the state
+ * goes.
  */
 #ifndef PGR_BACKUP_OLDDIR_H
 #define PGR_BACKUP_OLDDIR_H
@@ -123,7 +124,15 @@ int pgr_olddir_take_over(struct pgr_olddir *d, int root, const struct pgr_olddir
 /* After the take-over: no file here may be built upon, as after a run that was without `whole`.  Durably. */
 int pgr_olddir_distrust(struct pgr_olddir *d, int root, struct pgr_err *err) PGR_MUST_USE;
 
-/* Removes the state and what was set aside, durably when `sync`.  Nothing, when there was no take-over. */
+/*
+ * The last two changes, around the writing of pg_control; nothing, when there was no take-over.
+ *
+ * settle: every file of a backup that began at `start` on `tli` is here, and durable when `sync`.  Then that is what
+ * the state says from now on, since what was set aside goes: a run that ends here leaves no less than any other to go
+ * on from.  finish: pg_control is there; the state goes, durably when `sync`.
+ */
+int pgr_olddir_settle(struct pgr_olddir *d, int root, pgr_lsn start, pgr_tli tli, bool sync,
+		      struct pgr_err *err) PGR_MUST_USE;
 int pgr_olddir_finish(struct pgr_olddir *d, int root, bool sync, struct pgr_err *err) PGR_MUST_USE;
 
 #endif

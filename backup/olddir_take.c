@@ -216,12 +216,26 @@ static int remove_aside(const struct pgr_olddir *d, int root, bool sync, struct 
 	return rc;
 }
 
-/* The state goes last: it says whose the directory is, and from where on, when it was a fresh one. */
+/* Without syncs a power cut may leave anything: then the state says of the files what it did. */
+int pgr_olddir_settle(struct pgr_olddir *d, int root, pgr_lsn start, pgr_tli tli, bool sync, struct pgr_err *err)
+{
+	struct pgr_olddir_state s = d->written;
+
+	if (!d->taken)
+		return PGR_OK;
+	s.start = start;
+	s.tli = s.server_tli = tli;
+	s.whole = true;
+	if (sync && write_state(d, root, &s, err) != PGR_OK)
+		return PGR_ERR;
+	return remove_aside(d, root, sync, err);
+}
+
 int pgr_olddir_finish(struct pgr_olddir *d, int root, bool sync, struct pgr_err *err)
 {
 	if (!d->taken)
 		return PGR_OK;
-	if (remove_aside(d, root, sync, err) != PGR_OK || remove_file(d, root, "", PGR_OLDDIR_STATE, err) != PGR_OK)
+	if (remove_file(d, root, "", PGR_OLDDIR_STATE, err) != PGR_OK)
 		return PGR_ERR;
 	return sync ? sync_dir(d, root, "", err) : PGR_OK;
 }

@@ -861,10 +861,20 @@ END_TEST
 static int finish(bool sync)
 {
 	int root = open_root();
-	int rc = pgr_olddir_finish(dir, root, sync, &err);
+	int rc = pgr_olddir_settle(dir, root, START, 7, sync, &err);
 
+	if (rc == PGR_OK)
+		rc = pgr_olddir_finish(dir, root, sync, &err);
 	close(root);
 	return rc;
+}
+
+static void settle(bool sync)
+{
+	int root = open_root();
+
+	must(pgr_olddir_settle(dir, root, START, 7, sync, &err));
+	close(root);
 }
 
 START_TEST(takes_a_copy)
@@ -1021,6 +1031,23 @@ START_TEST(takes_two_controls)
 	again();
 	look_finds(PGR_OLDDIR_UNFINISHED);
 	ck_assert_uint_eq(pgr_olddir_control(dir)->redo, REDO);
+}
+END_TEST
+
+/* A run that ends between what was set aside and pg_control has the whole backup here, and says so. */
+START_TEST(settled)
+{
+	make_copy();
+	look();
+	must(take(&ours));
+	settle(_i == 0);
+	ck_assert(!tmp_exists(&tree, "data/" PGR_OLDDIR_CONTROL));
+	again();
+	look_finds(PGR_OLDDIR_UNFINISHED);
+	ck_assert_int_eq(pgr_olddir_is_backup(dir), _i == 0);
+	base_is(_i == 0 ? START : 0, _i == 0 ? 7 : 0);
+	if (_i == 0)
+		ck_assert_uint_eq(pgr_olddir_state(dir)->server_tli, 7);
 }
 END_TEST
 
@@ -1654,6 +1681,7 @@ static void add_taking(TCase *t)
 	tcase_add_test(t, distrusted_too_early);
 	tcase_add_loop_test(t, takes_without_base, 0, 2);
 	tcase_add_test(t, takes_two_controls);
+	tcase_add_loop_test(t, settled, 0, 2);
 	tcase_add_test(t, finish_without_take_over);
 	tcase_add_test(t, missing_for_two);
 	tcase_add_test(t, replaced_meanwhile);
