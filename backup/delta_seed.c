@@ -175,7 +175,8 @@ int pgr_delta_seed_take_over(struct pgr_run *r, struct pgr_err *err)
 		return PGR_ERR;
 	d->begun = true;
 	if (pgr_olddir_take_over(d->dir, pgr_layout_root(r->layout, 0), &state, err) != PGR_OK ||
-	    pgr_layout_take_over(r->layout, err) != PGR_OK || pgr_layout_link_tablespaces(r->layout, err) != PGR_OK)
+	    pgr_layout_take_over(r->layout, err) != PGR_OK || pgr_layout_link_tablespaces(r->layout, err) != PGR_OK ||
+	    (r->opts->sync && pgr_layout_sync_names(r->layout, err) != PGR_OK))
 		return PGR_ERR;
 	warn_of_leftovers(r);
 	if (d->plan.nremovals > 0)

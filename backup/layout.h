@@ -86,6 +86,13 @@ int pgr_layout_take_over(struct pgr_layout *l, struct pgr_err *err) PGR_MUST_USE
 int pgr_layout_link_tablespaces(struct pgr_layout *l, struct pgr_err *err) PGR_MUST_USE;
 
 /*
+ * Makes durable what leads to the directories apart: the data directory's name, and those in it.  Call it in place,
+ * after the links are made: without that a power cut could leave a WAL directory or a tablespace with something in it,
+ * which the next run would not know for its own and refuse.
+ */
+int pgr_layout_sync_names(const struct pgr_layout *l, struct pgr_err *err) PGR_MUST_USE;
+
+/*
  * In place: the version directories of tablespaces that are linked here and that the server does not have any more, or
  * that are to be elsewhere.  They are removed unless they may be somebody else's: version_dir is not known, the
  * directory that holds them has the name of one of the server's locations, or one of the layout's directories lies in

@@ -434,6 +434,9 @@ static int remove_leftover(const struct pgr_layout *l, int tblspc, const char *n
 					: pgr_err_sys(err, errno, "could not open the directory of \"%s\"", path);
 	snprintf(where, sizeof(where), "%.*s", (int)(strrchr(path, '/') - path), path);
 	rc = pgr_wipe(l->sys, fd, where, l->version_dir, err);
+	/* once the link is gone, nobody would remove what a power cut has brought back */
+	if (rc == PGR_OK && l->sys->fsync(l->sys, fd) != 0 && errno != EINVAL)
+		rc = pgr_err_sys(err, errno, "could not fsync directory \"%s\"", where);
 	if (l->sys->close(l->sys, fd) != 0 && rc == PGR_OK)
 		rc = pgr_err_sys(err, errno, "could not close the directory of \"%s\"", path);
 	return rc;
@@ -634,6 +637,13 @@ static int sync_tblspc(const struct pgr_layout *l, int tblspc, struct pgr_err *e
 	if (l->sys->fsync(l->sys, tblspc) != 0 && errno != EINVAL)
 		return pgr_err_sys(err, errno, "could not fsync directory \"%s/" PGR_TBLSPC_DIR "\"", l->data.path);
 	return PGR_OK;
+}
+
+int pgr_layout_sync_names(const struct pgr_layout *l, struct pgr_err *err)
+{
+	if (l->sys->fsync(l->sys, l->data.fd) != 0 && errno != EINVAL)
+		return pgr_err_sys(err, errno, "could not fsync directory \"%s\"", l->data.path);
+	return pgr_root_sync_name(l->sys, &l->data, err);
 }
 
 int pgr_layout_link_tablespaces(struct pgr_layout *l, struct pgr_err *err)

@@ -149,11 +149,19 @@ static int sync_made_parents(const struct pgr_sys *sys, const struct pgr_root *r
 	return PGR_OK;
 }
 
+/* An empty one may have been made by an earlier run that was killed. */
+int pgr_root_sync_name(const struct pgr_sys *sys, const struct pgr_root *r, struct pgr_err *err)
+{
+	if (r->made)
+		return sync_made_parents(sys, r, err);
+	return r->was_empty ? pgr_fs_sync_parent(sys, r->path, err) : PGR_OK;
+}
+
 int pgr_root_sync(const struct pgr_sys *sys, const struct pgr_root *r, bool files, struct pgr_err *err)
 {
 	if (pgr_fs_sync_tree(sys, r->path, files, err) != PGR_OK)
 		return PGR_ERR;
-	return r->made ? sync_made_parents(sys, r, err) : PGR_OK;
+	return pgr_root_sync_name(sys, r, err);
 }
 
 int pgr_root_syncfs(const struct pgr_sys *sys, const struct pgr_root *r, struct pgr_err *err)

@@ -57,10 +57,10 @@ bool pgr_root_same(const struct pgr_root *a, const struct pgr_root *b);
 int pgr_root_holds(const struct pgr_sys *sys, const struct pgr_root *r, const char *path,
 		   struct pgr_err *err) PGR_MUST_USE;
 
-/*
- * fsyncs all directories below and including the root, and with `files` every file; then the entries of the root and of
- * the parents that were made with it.
- */
+/* fsyncs the entries of the root and of the parents that were made with it, or of one that was empty. */
+int pgr_root_sync_name(const struct pgr_sys *sys, const struct pgr_root *r, struct pgr_err *err) PGR_MUST_USE;
+
+/* fsyncs all directories below and including the root, and with `files` every file; then its name, as above. */
 int pgr_root_sync(const struct pgr_sys *sys, const struct pgr_root *r, bool files, struct pgr_err *err) PGR_MUST_USE;
 
 /* syncfs on the root's file system. */
