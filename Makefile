@@ -316,10 +316,10 @@ check: ## build and run all tests on Debian's PostgreSQL (installs what is missi
 	@$(MAKE) --no-print-directory all unit relay showcontrol powercut
 	$(PYTEST) tests/integration
 
-check-crash: ## cut the power of pgr-receivewal over 1,000 times for each compression (some minutes)
+check-crash: ## cut the power of pgr-receivewal over 1,000 times for each compression, of pgr-basebackup hundreds of times in each way (half an hour)
 	@tests/support/install-deps.sh check
 	@$(MAKE) --no-print-directory all powercut
-	$(PYTEST) -m long tests/integration/test_powercut.py
+	$(PYTEST) -m long tests/integration/test_powercut*.py
 
 check-kills: ## all tests of --delta, with 200 kills in each of several situations, and power cuts (half an hour)
 	@tests/support/install-deps.sh check

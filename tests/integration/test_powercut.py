@@ -17,7 +17,7 @@ from pgrtest.archive import SEGMENT, Judge, decode
 from pgrtest.commits import TABLE, Clients, with_positions
 from pgrtest.cuts import Examiner, Round, last_picture, restore
 from pgrtest.place import wait_until
-from pgrtest.programs import gave_up
+from pgrtest.programs import died_of, gave_up, succeeded
 from pgrtest.server import wal_segsize
 from pgrtest.wal import lsn_number
 
@@ -35,7 +35,7 @@ def rng():
 # ---- the instrument itself
 
 PREAMBLE = """
-import os, sys, threading
+import ctypes, os, sys, threading
 os.chdir(sys.argv[1])
 here = os.open(".", os.O_RDONLY)
 def make(name, data=b"", sync=True, flags=0):
@@ -104,6 +104,12 @@ PROGRAMS = {
     "a directory's file, and its own name": (
         "os.mkdir('d'); make('d/f', b'x'); os.fsync(os.open('d', os.O_RDONLY))",
         [{}, {"d": None, "d/f": b"x"}]),
+    "a symbolic link": (
+        "os.symlink('/x', 'l'); os.fsync(here); os.symlink('y', 'm')",
+        [{"l": powercut.Link("/x")}, {"l": powercut.Link("/x"), "m": powercut.Link("y")}]),
+    "all at once": (
+        "os.mkdir('d'); make('d/f', b'x', sync=False); assert ctypes.CDLL(None).syncfs(here) == 0; make('g')",
+        [{"d": None, "d/f": b"x"}, {"d": None, "d/f": b"x", "g": b""}]),
     "a write while a sync runs": (
         "fd = make('f', b'x'); os.fsync(here); log = os.path.getsize(sys.argv[2])\n"
         "t = threading.Thread(target=os.fdatasync, args=(fd,)); t.start()\n"
@@ -139,6 +145,31 @@ def test_what_a_cut_leaves(journalled, rng, name):
     this, directory = journalled(program, sync_ms=200 if "while a sync" in name else None)
     powercut.assert_complete(this.disk().play(this.journal()), directory)
     assert after(this, rng) == {tuple(sorted(image.items())) for image in possible}
+
+
+def test_a_journal_keeps_the_order(journalled, rng):
+    """Of names in different directories, and every sync carries all of them; of data it says nothing."""
+    this, _ = journalled("os.mkdir('d'); make('f', b'x', sync=False); make('d/g'); os.unlink('f'); make('d/h', sync=False)")
+    disk = this.disk().play(this.journal())
+    found = {tuple(sorted(disk.cut(rng, "journal", "none").items())) for _ in range(200)}
+    left = {"d": None, "d/g": b""}
+    assert found == {tuple(sorted(image.items())) for image in ({**left, "f": b""}, left, {**left, "d/h": b""})}
+
+
+def test_a_kill_loses_nothing(place, run, tmp, rng):
+    """What was written is still there for the next program, which goes on in the same journal, and may sync it."""
+    directory, log = os.path.join(tmp, "dir"), os.path.join(tmp, "log")
+    place.give(os.mkdir(directory) or directory)
+    this = Round(powercut.snapshot(directory), log)
+
+    def live(program, **more):
+        return run.start(*powercut.preload(place, directory, log, **more), "/usr/bin/python3", "-c", PREAMBLE + program, directory)
+
+    died_of(live("make('f', b'x', sync=False); make('g')", kill=3), signal.SIGKILL)
+    assert after(this, rng) == {tuple(image.items()) for image in ({}, {"f": b""}, {"f": b"\0"}, {"f": b"x"})}
+    succeeded(live("os.fsync(os.open('f', os.O_RDWR)); os.fsync(here)"))
+    powercut.assert_complete(this.disk().play(this.journal()), directory)
+    assert after(this, rng) == {(("f", b"x"),)}
 
 
 def test_what_a_failed_sync_was_for_is_lost(journalled, rng):

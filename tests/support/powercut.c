@@ -11,6 +11,9 @@
  *                        the first to the last of these calls fail without doing anything: `write`, `sync` (a file),
  *                        `dirsync`, `allocate`, `create`, `rename`; with EIO, ENOSPC or EDQUOT; of those on names that
  *                        end in the suffix.  E.g. "sync:3:EIO", "write@.partial:1:EIO"
+ *   POWERCUT_KILL=n      with a journal: the program kills itself (SIGKILL) before its nth operation, when no other one
+ *                        is under way; what is sent does not count.  The journal then knows what became of everything,
+ *                        and the next program can go on in the same one: what was not synced is not lost by a kill.
  *
  * The journal: an operation has two records, one appended before it begins and one after it has ended.  So a sync is
  * known to cover what had ended before it began, and nothing else, whichever threads did it; and what had begun when
@@ -19,8 +22,9 @@
  * The library keeps no state about descriptors: each call looks at what its descriptor is.  That is slow, and right
  * whatever was duplicated, inherited, or closed by libc.
  *
- * Not seen: mmap, io_uring, copy_file_range and stdio.  The reader of the journal compares what it has made of it with
- * the real directory, so a program that uses them for these files is found out.
+ * Not seen: mmap, io_uring, copy_file_range and stdio, and what is no content (modes, owners, times, locks).  The
+ * reader of the journal compares what it has made of it with the real directory, so a program that writes with them is
+ * found out.
  */
 #undef _FILE_OFFSET_BITS /* here pwrite is pwrite, and pwrite64 another name of it */
 #undef _FORTIFY_SOURCE
@@ -29,6 +33,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -66,6 +71,7 @@ enum kind {
 	K_SYNC_ALL, /* the whole file system */
 	K_SEND,	    /* ino = socket, data */
 	K_STRANGE,  /* something that cannot be expressed; name says what */
+	K_SYMLINK,  /* ino = directory, name; name2 = what it leads to */
 };
 
 #define F_DURABLE 1 /* K_WRITE: durable when it has ended */
@@ -106,20 +112,27 @@ static struct {
 	size_t dir_len;
 	int log_fd; /* -1: no journal */
 	long sync_ms;
-	int device_fd; /* -1: none */
+	int device_fd;	    /* -1: none */
+	unsigned long kill; /* the operation before which to die; 0: none */
 	struct fault faults[MAX_FAULTS];
 	size_t nfaults;
 
 	atomic_ulong next_id;
-	pthread_mutex_t names;	/* held while a name changes */
-	pthread_mutex_t device; /* held while the slow disk syncs */
+	atomic_ulong operations; /* begun, with `kill` */
+	pthread_rwlock_t alive;	 /* with `kill`: read while an operation is under way */
+	pthread_mutex_t names;	 /* held while a name changes */
+	pthread_mutex_t device;	 /* held while the slow disk syncs */
 } pc = {
 	.once = PTHREAD_ONCE_INIT,
 	.log_fd = -1,
 	.device_fd = -1,
+	.alive = PTHREAD_RWLOCK_WRITER_NONRECURSIVE_INITIALIZER_NP, /* or the end would wait for a pause of all */
 	.names = PTHREAD_MUTEX_INITIALIZER,
 	.device = PTHREAD_MUTEX_INITIALIZER,
 };
+
+/* Whether this thread holds `alive`. */
+static _Thread_local bool under_way;
 
 /* ---- what the environment asks for ---- */
 
@@ -189,6 +202,7 @@ static void read_environment(void)
 	const char *log = getenv("POWERCUT_LOG");
 	const char *device = getenv("POWERCUT_DEVICE");
 	const char *ms = getenv("POWERCUT_SYNC_MS");
+	const char *kill_at = getenv("POWERCUT_KILL");
 
 	if (dir != NULL && realpath(dir, pc.dir) == NULL)
 		give_up("cannot find POWERCUT_DIR", dir);
@@ -198,6 +212,7 @@ static void read_environment(void)
 	if (device != NULL)
 		pc.device_fd = open_aside(device, O_RDWR);
 	pc.sync_ms = ms != NULL ? atol(ms) : 0;
+	pc.kill = kill_at != NULL ? strtoul(kill_at, NULL, 10) : 0;
 	read_faults(getenv("POWERCUT_FAIL"));
 }
 
@@ -300,6 +315,25 @@ static void append(struct record *r, struct iovec *iov, int n)
 		give_up("cannot append to the journal of", pc.dir);
 }
 
+/* What was sent, or has no end, is no operation that a kill would have to wait for. */
+static bool counts(const struct record *r)
+{
+	return pc.kill != 0 && r->kind != K_SEND && r->kind != K_STRANGE;
+}
+
+static void live_or_die(const struct record *r)
+{
+	if (!counts(r))
+		return;
+	if (atomic_fetch_add(&pc.operations, 1) + 1 == pc.kill) {
+		pthread_rwlock_wrlock(&pc.alive);
+		kill(getpid(), SIGKILL);
+		pause();
+	}
+	pthread_rwlock_rdlock(&pc.alive);
+	under_way = true;
+}
+
 /* Returns the number of the operation; 0 without a journal.  The data is cut into what r->len says. */
 static uint64_t begin(struct record *r, const char *name, const char *name2, const struct iovec *data, int ndata)
 {
@@ -308,6 +342,7 @@ static uint64_t begin(struct record *r, const char *name, const char *name2, con
 
 	if (pc.log_fd < 0)
 		return 0;
+	live_or_die(r);
 	r->id = atomic_fetch_add(&pc.next_id, 1) + 1;
 	r->name_len = name != NULL ? (uint16_t)strlen(name) : 0;
 	r->name2_len = name2 != NULL ? (uint16_t)strlen(name2) : 0;
@@ -330,6 +365,9 @@ static long end(uint64_t id, long result, uint64_t ino)
 
 	if (id != 0)
 		append(&r, iov, 1);
+	if (under_way)
+		pthread_rwlock_unlock(&pc.alive);
+	under_way = false;
 	errno = saved;
 	return result;
 }
@@ -746,6 +784,29 @@ int mkdirat(int dirfd, const char *path, mode_t mode)
 int mkdir(const char *path, mode_t mode)
 {
 	return mkdirat(AT_FDCWD, path, mode);
+}
+
+int symlinkat(const char *target, int dirfd, const char *path)
+{
+	struct record r = {.kind = K_SYMLINK};
+	struct spot spot;
+	uint64_t id;
+	long rc;
+
+	if (!watches() || !locate(dirfd, path, &spot))
+		return (int)syscall(SYS_symlinkat, target, dirfd, path);
+	pthread_mutex_lock(&pc.names);
+	r.ino = spot.dir;
+	id = begin(&r, spot.leaf, target, NULL, 0);
+	rc = syscall(SYS_symlinkat, target, dirfd, path);
+	rc = end(id, rc, rc == 0 ? inode_of(dirfd, path) : 0);
+	pthread_mutex_unlock(&pc.names);
+	return (int)rc;
+}
+
+int symlink(const char *target, const char *path)
+{
+	return symlinkat(target, AT_FDCWD, path);
 }
 
 /* ---- syncing ---- */

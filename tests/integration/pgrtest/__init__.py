@@ -15,6 +15,7 @@ powercut    what a power cut could have left of a directory, and what was promis
 archive     what a directory of segments holds, plain or compressed
 commits     clients that know which of their commits they were told of
 cuts        rounds of a sink that power cuts end, and what must be true of them
+seedcuts    runs of pgr-basebackup that power cuts end, and what must be true of the directory
 churn       changes of everything that a server holds
 delta       a directory that is made over: its scene, and what must be true afterwards
 oldcopies   kinds of directories that are made over

@@ -5,15 +5,23 @@
     disk.play(journal, upto=n)         ... as it was when n records had been appended
     disk.cut(rng, names, data)         {path: content}: one of the many directories that a cut there could leave
 
+A path's content is bytes, None for a directory, or a Link.
+
 What is durable, as strictly as POSIX and the disks of today allow:
 
 - Data, and the length of the file, are durable when an fsync or fdatasync of the file that began after the write had ended
   has succeeded.  Before, each sector of 512 bytes holds any of the versions it had since.
 - A name (made, renamed, removed) is durable when an fsync of its directory that began afterwards has succeeded; that of the
-  file does not help.  Before, the changes of a directory have happened up to some moment (`prefix`, as with a journal), or
-  any of them has (`any`).
+  file does not help.  Before, the changes of a directory have happened up to some moment (`prefix`), or any of them has
+  (`any`), whatever became of those of other directories; or (`journal`, as with ext4 and XFS, which promise less) the
+  changes of all directories have happened up to one moment, and every successful sync of anything has brought it forward
+  to where it began.  A rename is one change; into another directory it is two, but for `journal`.
 - What a failed fsync was to bring to the disk is lost, whatever a second fsync says.
+- syncfs does all of this for everything.
 - Operations that had begun when the program was killed have happened, or not.
+
+Left out: modes, owners and times; blocks that were allocated and lost (a full disk); a disk that lies about its cache; a
+sector that is torn itself; and files that a cut leaves with what another file held before.
 """
 
 import os
@@ -24,11 +32,11 @@ from . import installs
 
 SECTOR = 512
 
-END, CREATE, WRITE, TRUNCATE, ALLOCATE, RENAME, UNLINK, MKDIR, LINK, SYNC, SYNC_ALL, SEND, STRANGE = range(1, 14)
-NAME_CHANGES = (CREATE, RENAME, UNLINK, MKDIR, LINK)
+END, CREATE, WRITE, TRUNCATE, ALLOCATE, RENAME, UNLINK, MKDIR, LINK, SYNC, SYNC_ALL, SEND, STRANGE, SYMLINK = range(1, 15)
+NAME_CHANGES = (CREATE, RENAME, UNLINK, MKDIR, LINK, SYMLINK)
 KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE = 0x01, 0x02, 0x10
 
-NAMES = ("prefix", "any")
+NAMES = ("prefix", "any", "journal")
 DATA = ("none", "all", "prefix", "writes", "sectors")
 
 _HEAD = struct.Struct("=IHHQqQQqqHHI")
@@ -53,6 +61,24 @@ def preload(place, directory=None, log=None, **more):
     return ["env", f"LD_PRELOAD={place.within_reach(library())}", options, *given]
 
 
+class Link:
+    """What a symbolic link holds; one never changes."""
+
+    __slots__ = ("target",)
+
+    def __init__(self, target):
+        self.target = target
+
+    def __eq__(self, other):
+        return isinstance(other, Link) and self.target == other.target
+
+    def __hash__(self):
+        return hash(self.target)
+
+    def __repr__(self):
+        return f"-> {self.target}"
+
+
 # ---- the journal
 
 
@@ -60,7 +86,7 @@ class Operation:
     """What the program did between two records: `began` and `ended` are their numbers (`ended` None: it never did)."""
 
     __slots__ = ("kind", "flags", "ino", "ino2", "off", "len", "name", "name2", "data", "began", "ended",
-                 "result", "errno", "made", "covers", "change")
+                 "result", "errno", "made", "covers", "change", "order")
 
     def __repr__(self):
         what = [k for k, v in globals().items() if v == self.kind and k.isupper() and k not in ("SECTOR", "KEEP_SIZE")]
@@ -165,7 +191,8 @@ class _Change:
 
 
 class _File:
-    def __init__(self, content=b""):
+    def __init__(self, content=b"", ino=None):
+        self.ino = ino
         self.now = bytearray(content)      # what the program sees
         self.durable = bytearray(content)
         self.pending = []
@@ -240,10 +267,12 @@ def _happen(rng, change, fate, content):
 
 
 class _NameChange:
-    __slots__ = ("names", "done", "lost")
+    """`order`: its number among those of all directories, in the order in which they ended; None: it is under way."""
+
+    __slots__ = ("names", "done", "lost", "order")
 
     def __init__(self, names):
-        self.names, self.done, self.lost = names, False, False
+        self.names, self.done, self.lost, self.order = names, False, False, None
 
     def apply(self, entries):
         for name, node in self.names.items():
@@ -254,7 +283,8 @@ class _NameChange:
 
 
 class _Directory:
-    def __init__(self):
+    def __init__(self, ino=None):
+        self.ino = ino
         self.now = {}
         self.durable = {}
         self.pending = []
@@ -281,6 +311,10 @@ class _Directory:
             return self._with(self.pending[:rng.randint(0, len(self.pending))])
         return self._with([c for c in self.pending if rng.random() < 0.5])
 
+    def up_to(self, order):
+        """As a journal has it that goes so far."""
+        return self._with([c for c in self.pending if c.order is not None and c.order <= order])
+
     def possible(self):
         """All that a cut could leave; of very many, those that lack one change or have only one."""
         n = len(self.pending)
@@ -295,17 +329,25 @@ class _Directory:
 
 
 def snapshot(directory):
-    """The start of a Disk: a list of (path, inode, content or None for a directory), the top first."""
+    """The start of a Disk: a list of (path, inode, content), the top first."""
     found = [("", os.stat(directory).st_ino, None)]
     for top, directories, files in os.walk(directory):
         for name in sorted(directories) + sorted(files):
             path = os.path.join(top, name)
-            found.append((os.path.relpath(path, directory), os.stat(path).st_ino,
-                          None if name in directories else _content(path)))
+            found.append((os.path.relpath(path, directory), os.lstat(path).st_ino, content_of(path)))
     return found
 
 
-def _content(path):
+def image_of(directory):
+    """What lies there now, as cuts are written."""
+    return {path: content for path, _, content in snapshot(directory) if path}
+
+
+def content_of(path):
+    if os.path.islink(path):
+        return Link(os.readlink(path))
+    if os.path.isdir(path):
+        return None
     with open(path, "rb") as f:
         return f.read()
 
@@ -315,10 +357,12 @@ class Disk:
 
     def __init__(self, start):
         self.played = 0
+        self._changed = 0    # names, by operations that have ended
+        self._journalled = 0  # of them, those that ended before a sync began that has succeeded
         self._by_inode = {}
         paths = {}
         for path, ino, content in start:
-            node = paths[path] = self._by_inode[ino] = _Directory() if content is None else _File(content)
+            node = paths[path] = self._by_inode[ino] = _node(ino, content)
             if path:
                 parent = paths[os.path.dirname(path)]
                 parent.now[os.path.basename(path)] = parent.durable[os.path.basename(path)] = node
@@ -345,7 +389,8 @@ class Disk:
             self._by_inode[op.ino].begin(op.change)
         elif op.kind in (SYNC, SYNC_ALL):
             nodes = self._nodes if op.kind == SYNC_ALL else [self._by_inode[op.ino]]
-            op.covers = [(node, node.covered()) for node in nodes]
+            op.covers = [(node, node.covered()) for node in nodes if not isinstance(node, Link)]
+            op.order = self._changed
 
     def _end(self, op):
         worked = op.result >= 0
@@ -361,22 +406,26 @@ class Disk:
         elif op.kind in (SYNC, SYNC_ALL):
             for node, changes in op.covers:
                 node.synced(changes, worked)
+            if worked:
+                self._journalled = max(self._journalled, op.order)
 
     def _end_names(self, op, worked):
+        self._changed += worked
         for directory, change in op.change:
             if not worked:
                 directory.pending.remove(change)
                 continue
-            change.done = True
+            change.done, change.order = True, self._changed
             change.apply(directory.now)
             if op.kind in (CREATE, MKDIR):
-                self._by_inode[op.made] = change.names[op.name]
+                node = self._by_inode[op.made] = change.names[op.name]
+                node.ino = op.made
 
     def _name_changes(self, op):
         """(directory, change) for each directory that the operation changes."""
         here = self._by_inode[op.ino]
-        if op.kind in (CREATE, MKDIR):
-            node = _File() if op.kind == CREATE else _Directory()
+        if op.kind in (CREATE, MKDIR, SYMLINK):
+            node = _File() if op.kind == CREATE else _Directory() if op.kind == MKDIR else Link(op.name2)
             self._nodes.append(node)
             yield here, _NameChange({op.name: node})
             return
@@ -405,10 +454,21 @@ class Disk:
                  for change in node.pending if not change.done for name in change.names}
         return found | set(self._image(self.top, lambda d: {
             name: node for name, node in d.now.items()
-            if isinstance(node, _Directory) or any(not c.done for c in node.pending)}, lambda f: b""))
+            if isinstance(node, _Directory)
+            or (isinstance(node, _File) and any(not c.done for c in node.pending))}, lambda f: b""))
 
     def cut(self, rng, names, data):
+        if names == "journal":
+            order = rng.randint(self._journalled, self._changed)
+            return self._image(self.top, lambda d: d.up_to(order), lambda f: f.after_cut(rng, data))
         return self._image(self.top, lambda d: d.after_cut(rng, names), lambda f: f.after_cut(rng, data))
+
+    def inode(self, name):
+        """Of the file or directory in the top that has this name, or had it since the last sync; None: there is none."""
+        for entries in (self.top.now, self.top.durable, *(change.names for change in self.top.pending)):
+            if entries.get(name) is not None:
+                return entries[name].ino
+        return None
 
     def worst_cuts(self, rng):
         """Every state of the names in the directory, without and with all that was not synced."""
@@ -424,8 +484,14 @@ class Disk:
                 image[prefix + name] = None
                 image.update(self._image(node, entries, content, f"{prefix}{name}/"))
             elif node is not None:
-                image[prefix + name] = content(node)
+                image[prefix + name] = node if isinstance(node, Link) else content(node)
         return image
+
+
+def _node(ino, content):
+    if content is None:
+        return _Directory(ino)
+    return content if isinstance(content, Link) else _File(content, ino)
 
 
 def _file_change(op):
@@ -453,21 +519,32 @@ def assert_complete(disk, directory):
 
 
 def materialise(image, directory, place):
-    """Writes a cut's directory, in place of what is there."""
-    for top, directories, files in os.walk(directory, topdown=False):
-        for name in files:
-            os.unlink(os.path.join(top, name))
-        for name in directories:
-            os.rmdir(os.path.join(top, name))
+    """Writes a cut's directory, in place of what is there.  A directory that stays is the same one (its inode)."""
+    there = image_of(directory)
+    for path in sorted(there, reverse=True):
+        if path not in image or type(image[path]) is not type(there[path]):
+            _remove(os.path.join(directory, path), there.pop(path))
     for path, content in sorted(image.items()):
-        path = os.path.join(directory, path)
-        if content is None:
-            os.mkdir(path, 0o700)
-        else:
-            with open(path, "wb") as f:
-                f.write(content)
-            os.chmod(path, 0o600)
-        place.give(path)
+        if path not in there or content != there[path]:
+            _put(os.path.join(directory, path), content)
+            place.give(os.path.join(directory, path))
+
+
+def _remove(path, content):
+    (os.rmdir if content is None else os.unlink)(path)
+
+
+def _put(path, content):
+    if content is None:
+        os.mkdir(path, 0o700)
+    elif isinstance(content, Link):
+        if os.path.lexists(path):
+            os.unlink(path)
+        os.symlink(content.target, path)
+    else:
+        with open(path, "wb") as f:
+            f.write(content)
+        os.chmod(path, 0o600)
 
 
 # ---- what the program told the server
