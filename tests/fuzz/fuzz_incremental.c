@@ -11,8 +11,8 @@
 #include <string.h>
 
 #include "backup/incremental.h"
-#include "backup/source.h"
 #include "common/sys.h"
+#include "tests/fuzz/memory.h"
 
 #define PAGE	 32u
 #define SEGMENT	 16u
@@ -26,32 +26,6 @@ static void insist(bool ok)
 {
 	if (!ok)
 		abort();
-}
-
-/* ---- what comes ---- */
-
-struct memory {
-	struct pgr_source source; /* first */
-	const uint8_t *data;
-	size_t left;
-	uint32_t random; /* 0: as much as is asked for */
-};
-
-static int memory_read(struct pgr_source *s, void *dst, size_t cap, size_t *n, struct pgr_err *err)
-{
-	struct memory *m = (struct memory *)s;
-
-	(void)err;
-	*n = cap < m->left ? cap : m->left;
-	if (m->random != 0 && *n > 1) {
-		m->random = m->random * 1664525u + 1013904223u;
-		*n = 1 + (m->random >> 8) % *n;
-	}
-	if (*n > 0)
-		memcpy(dst, m->data, *n);
-	m->data += *n;
-	m->left -= *n;
-	return PGR_OK;
 }
 
 /* ---- the file, in memory ---- */
@@ -169,7 +143,7 @@ struct input {
 static int read_head(const struct input *in, struct memory *m, uint32_t random, struct pgr_incremental *inc,
 		     struct pgr_err *err)
 {
-	*m = (struct memory){.source = {.read = memory_read}, .data = in->data, .left = in->len, .random = random};
+	*m = memory_of(in->data, in->len, random);
 	return pgr_incremental_read(inc, &m->source, in->told, PAGE, SEGMENT, NAME, err);
 }
 

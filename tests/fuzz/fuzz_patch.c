@@ -24,7 +24,6 @@
 #include "backup/layout.h"
 #include "backup/localtree.h"
 #include "backup/patch.h"
-#include "backup/source.h"
 #include "backup/stream_check.h"
 #include "backup/walsummary.h"
 #include "common/block.h"
@@ -32,6 +31,7 @@
 #include "common/stop.h"
 #include "common/sys.h"
 #include "proto/cursor.h"
+#include "tests/fuzz/memory.h"
 
 #define PAGE	512u
 #define SEGMENT 8u
@@ -152,30 +152,6 @@ static void encode(struct pgr_buf *tar, const uint8_t *data, size_t size)
 	}
 	if ((data[0] & CUT_SHORT) == 0)
 		put(tar, zeros, sizeof(zeros));
-}
-
-struct memory {
-	struct pgr_source source; /* first */
-	const uint8_t *data;
-	size_t left;
-	uint32_t random; /* 0: as much as is asked for */
-};
-
-static int memory_read(struct pgr_source *s, void *dst, size_t cap, size_t *n, struct pgr_err *err)
-{
-	struct memory *m = (struct memory *)s;
-
-	(void)err;
-	*n = cap < m->left ? cap : m->left;
-	if (m->random != 0 && *n > 1) {
-		m->random = m->random * 1664525u + 1013904223u;
-		*n = 1 + (m->random >> 8) % *n;
-	}
-	if (*n > 0)
-		memcpy(dst, m->data, *n);
-	m->data += *n;
-	m->left -= *n;
-	return PGR_OK;
 }
 
 /* ---- what lies there ---- */
@@ -346,7 +322,7 @@ static int take(struct run *r, const struct pgr_buf *tar, uint32_t random)
 	static struct pgr_limit limited[] = {
 		{.space = 1663, .db = 5, .rel = 20, .block = 3, .later = true, .blocks = after, .nblocks = 2}};
 	static const struct pgr_limits limits = {.list = limited, .n = 1, .nblocks = 2};
-	struct memory m = {.source = {.read = memory_read}, .data = tar->data, .left = tar->len, .random = random};
+	struct memory m = memory_of(tar->data, tar->len, random);
 	struct pgr_archive a = {
 		.kind = PGR_ARCHIVE_DATA_DIR, .tablespace = &space, .name = "base.tar", .terminated = true};
 	int rc;

@@ -9,6 +9,7 @@
 
 #include "backup/tar.h"
 #include "common/path.h"
+#include "tests/fuzz/memory.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
 
@@ -19,37 +20,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
 			abort();                                                                                       \
 		}                                                                                                      \
 	} while (0)
-
-/* Gives the input in pieces whose sizes follow from `seed`; with 0 as much as is asked for. */
-struct piecewise {
-	struct pgr_source base;
-	const uint8_t *data;
-	size_t left;
-	uint32_t seed;
-};
-
-static size_t piece(struct piecewise *p, size_t cap)
-{
-	size_t n = cap < p->left ? cap : p->left;
-
-	if (p->seed == 0 || n < 2)
-		return n;
-	p->seed = p->seed * 1664525u + 1013904223u;
-	return 1 + (p->seed >> 8) % (p->seed & 1 ? n : n < 7 ? n : 7);
-}
-
-static int piecewise_read(struct pgr_source *s, void *dst, size_t cap, size_t *n, struct pgr_err *err)
-{
-	struct piecewise *p = (struct piecewise *)s;
-
-	(void)err;
-	*n = piece(p, cap);
-	if (*n > 0)
-		memcpy(dst, p->data, *n);
-	p->data += *n;
-	p->left -= *n;
-	return PGR_OK;
-}
 
 static uint64_t mix(uint64_t h, const void *bytes, size_t len)
 {
@@ -84,14 +54,14 @@ static uint64_t mix_member(uint64_t h, const struct pgr_tar_member *m)
 /* Everything that a reader says about the archive, as one number. */
 static uint64_t digest(const uint8_t *data, size_t len, bool terminated, uint32_t seed)
 {
-	struct piecewise src = {.base = {piecewise_read}, .data = data, .left = len, .seed = seed};
+	struct memory src = memory_of(data, len, seed);
 	struct pgr_tar_reader t;
 	struct pgr_tar_member m;
 	struct pgr_err err = {0};
 	uint64_t h = 0xcbf29ce484222325u;
 	int rc;
 
-	pgr_tar_reader_init(&t, &src.base, "fuzz", terminated);
+	pgr_tar_reader_init(&t, &src.source, "fuzz", terminated);
 	while ((rc = pgr_tar_next(&t, &m, &err)) == PGR_OK) {
 		uint8_t buf[700];
 		size_t n;
