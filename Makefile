@@ -138,6 +138,7 @@ BACKUP_SRC = \
 	backup/root.c \
 	backup/rowsum.c \
 	backup/run.c \
+	backup/run_meter.c \
 	backup/run_manifest.c \
 	backup/seed_state.c \
 	backup/source.c \
@@ -151,6 +152,7 @@ BACKUP_SRC = \
 	backup/tar_inject.c \
 	backup/tar_out.c \
 	backup/tar_seed.c \
+	backup/tar_sink.c \
 	backup/tblspc_map.c \
 	backup/upload.c \
 	backup/wal_conn.c \

@@ -13,6 +13,7 @@
 #include "backup/layout.h"
 #include "backup/stream_check.h"
 #include "backup/tar.h"
+#include "backup/tar_sink.h"
 #include "common/block.h"
 #include "common/fs_dir.h"
 #include "common/num.h"
@@ -236,37 +237,6 @@ static int extract_link(struct job *j, const struct pgr_tar_member *m, const str
 
 /* ---- files ---- */
 
-/* Fills a block, short only at the end of the member. */
-static int fill_block(struct job *j, struct pgr_block *b, struct pgr_err *err)
-{
-	size_t n;
-
-	do {
-		if (pgr_tar_read(&j->tar, b->data + b->len, b->cap - b->len, &n, err) != PGR_OK)
-			return PGR_ERR;
-		b->len += n;
-	} while (n > 0 && b->len < b->cap);
-	return PGR_OK;
-}
-
-static int copy_blocks(struct job *j, struct pgr_sink_file *f, uint64_t size, struct pgr_err *err)
-{
-	struct pgr_block *b;
-
-	for (uint64_t off = 0, len; off < size; off += len) {
-		if (pgr_pool_get(j->x->pool, &b, err) != PGR_OK)
-			return PGR_ERR;
-		if (fill_block(j, b, err) != PGR_OK) {
-			pgr_pool_put(j->x->pool, b);
-			return PGR_ERR;
-		}
-		len = b->len;
-		if (pgr_dirsink_post(j->x->sink, f, off, &b, err) != PGR_OK)
-			return PGR_ERR;
-	}
-	return PGR_OK;
-}
-
 static int watch_file(struct job *j, struct pgr_sink_file *f, const struct pgr_tar_member *m, struct pgr_err *err)
 {
 	if (j->x->check == NULL)
@@ -284,7 +254,8 @@ static int write_file(struct job *j, const struct pgr_tar_member *m, const struc
 		return PGR_ERR;
 	if (pgr_dirsink_create(j->x->sink, parent, leaf, j->path, m->mode & 0777, &f, err) != PGR_OK)
 		return PGR_ERR;
-	if (watch_file(j, f, m, err) != PGR_OK || copy_blocks(j, f, m->size, err) != PGR_OK) {
+	if (watch_file(j, f, m, err) != PGR_OK ||
+	    pgr_tar_sink_content(&j->tar, m->size, j->x->pool, j->x->sink, f, err) != PGR_OK) {
 		pgr_dirsink_abandon(j->x->sink, &f);
 		return PGR_ERR;
 	}

@@ -17,6 +17,7 @@
 #include "backup/localtree.h"
 #include "backup/stream_check.h"
 #include "backup/tar.h"
+#include "backup/tar_sink.h"
 #include "backup/walsummary.h"
 #include "common/block.h"
 #include "common/fs_dir.h"
@@ -227,36 +228,6 @@ static void whole_done(void *arg, uint64_t size)
 static const struct pgr_sink_watch any_order = {.block = whole_block, .done = whole_done};
 static const struct pgr_sink_watch in_order = {.block = whole_block, .done = whole_done, .ordered = true};
 
-static int fill_block(struct job *j, struct pgr_block *b, struct pgr_err *err)
-{
-	size_t n;
-
-	do {
-		if (pgr_tar_read(&j->tar, b->data + b->len, b->cap - b->len, &n, err) != PGR_OK)
-			return PGR_ERR;
-		b->len += n;
-	} while (n > 0 && b->len < b->cap);
-	return PGR_OK;
-}
-
-static int copy_blocks(struct job *j, struct pgr_sink_file *f, struct pgr_err *err)
-{
-	struct pgr_block *b;
-
-	for (uint64_t off = 0, len; off < j->m.size; off += len) {
-		if (pgr_pool_get(j->p->pool, &b, err) != PGR_OK)
-			return PGR_ERR;
-		if (fill_block(j, b, err) != PGR_OK) {
-			pgr_pool_put(j->p->pool, b);
-			return PGR_ERR;
-		}
-		len = b->len;
-		if (pgr_dirsink_post(j->p->sink, f, off, &b, err) != PGR_OK)
-			return PGR_ERR;
-	}
-	return PGR_OK;
-}
-
 /* A directory cannot be renamed over; a link would be, but a file of that name is not meant to be there either. */
 static int clear_way(struct job *j, const struct place *at, const char *tmp, struct pgr_err *err)
 {
@@ -304,7 +275,7 @@ static int write_whole_at(struct job *j, const struct place *at, struct pgr_err 
 	    pgr_dirsink_create(p->sink, at->dirfd, tmp, j->path, j->m.mode & 0777, &f, err) != PGR_OK)
 		return PGR_ERR;
 	pgr_dirsink_watch(p->sink, f, ordered ? &in_order : &any_order, e);
-	if (copy_blocks(j, f, err) != PGR_OK) {
+	if (pgr_tar_sink_content(&j->tar, j->m.size, p->pool, p->sink, f, err) != PGR_OK) {
 		pgr_dirsink_abandon(p->sink, &f);
 		return PGR_ERR;
 	}

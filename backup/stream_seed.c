@@ -11,6 +11,7 @@
 #include "backup/layout.h"
 #include "backup/readahead.h"
 #include "backup/run.h"
+#include "backup/run_meter.h"
 #include "backup/stream_check.h"
 #include "backup/tar_seed.h"
 #include "common/digest.h"
@@ -100,21 +101,6 @@ static int stream_start(struct pgr_run *r, struct pgr_err *err)
 	return pgr_delta_look_full(r, list, n, err);
 }
 
-/* A source that reports progress as bytes pass. */
-struct meter {
-	struct pgr_source source; /* first */
-	struct pgr_source *from;
-	struct pgr_run *run;
-};
-
-static int meter_read(struct pgr_source *s, void *dst, size_t cap, size_t *n, struct pgr_err *err)
-{
-	struct meter *m = (struct meter *)s;
-
-	pgr_run_report(m->run, false);
-	return pgr_source_read(m->from, dst, cap, n, err);
-}
-
 void pgr_stream_seed_on_file(void *arg, const char *path)
 {
 	struct pgr_run *r = arg;
@@ -176,7 +162,6 @@ static int take_inflated(const struct taker *t, const struct pgr_archive *a, str
  */
 static int receive_compressed(const struct taker *t, const struct pgr_archive *a, struct pgr_err *err)
 {
-	struct meter m = {.source = {.read = meter_read}, .run = t->run};
 	struct pgr_archive named = *a;
 	struct pgr_readahead *ahead = NULL;
 	char *name = strdup(a->name);
@@ -187,7 +172,8 @@ static int receive_compressed(const struct taker *t, const struct pgr_archive *a
 	named.name = name;
 	rc = pgr_readahead_new(&ahead, a->source, READ_AHEAD_BYTES, err);
 	if (rc == PGR_OK) {
-		m.from = pgr_readahead_source(ahead);
+		struct pgr_run_meter m = pgr_run_meter_of(t->run, pgr_readahead_source(ahead));
+
 		rc = take_inflated(t, &named, &m.source, err);
 	}
 	if (rc != PGR_OK) /* or the thread would wait for the server for ever */
@@ -199,7 +185,7 @@ static int receive_compressed(const struct taker *t, const struct pgr_archive *a
 
 static int receive_archive(const struct taker *t, const struct pgr_archive *a, struct pgr_err *err)
 {
-	struct meter m = {.source = {.read = meter_read}, .from = a->source, .run = t->run};
+	struct pgr_run_meter m = pgr_run_meter_of(t->run, a->source);
 	const struct pgr_compress_spec *c = &t->run->opts->compress;
 
 	if (a->kind == PGR_ARCHIVE_MANIFEST) /* never compressed */

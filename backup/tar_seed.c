@@ -11,6 +11,7 @@
 #include "backup/finish.h"
 #include "backup/layout.h"
 #include "backup/run.h"
+#include "backup/run_meter.h"
 #include "backup/tar_inject.h"
 #include "backup/tar_out.h"
 #include "backup/wal_pack.h"
@@ -115,21 +116,6 @@ static int close_out(struct pgr_tar_out *out, struct pgr_run *r, int rc, bool te
 
 /* ---- the archives ---- */
 
-/* A source that reports progress as bytes pass. */
-struct meter {
-	struct pgr_source source; /* first */
-	struct pgr_source *from;
-	struct pgr_run *run;
-};
-
-static int meter_read(struct pgr_source *s, void *dst, size_t cap, size_t *n, struct pgr_err *err)
-{
-	struct meter *m = (struct meter *)s;
-
-	pgr_run_report(m->run, false);
-	return pgr_source_read(m->from, dst, cap, n, err);
-}
-
 /* The mode of what is added; on standard output there is no directory to take it from. */
 static mode_t added_mode(const struct pgr_run *r)
 {
@@ -201,7 +187,7 @@ static void name_archive(struct out_name *n, const struct pgr_run *r, const stru
 
 static int receive_archive(struct pgr_run *r, const struct pgr_archive *a, struct pgr_err *err)
 {
-	struct meter m = {.source = {.read = meter_read}, .from = a->source, .run = r};
+	struct pgr_run_meter m = pgr_run_meter_of(r, a->source);
 	struct pgr_compress_spec spec = client_spec(r->opts);
 	bool edit = a->kind == PGR_ARCHIVE_DATA_DIR && (r->opts->write_recovery_conf || manifest_inside(r));
 	struct out_name name;
@@ -248,7 +234,7 @@ static int tar_copy(struct pgr_run *r, struct pgr_err *err)
 	int rc;
 
 	while ((rc = pgr_bbstream_next(r->bb, &a, err)) == PGR_OK) {
-		struct meter m = {.source = {.read = meter_read}, .from = a.source, .run = r};
+		struct pgr_run_meter m = pgr_run_meter_of(r, a.source);
 
 		if (a.kind == PGR_ARCHIVE_MANIFEST) {
 			rc = receive_manifest(r, &m.source, err);

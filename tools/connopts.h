@@ -14,8 +14,18 @@
  */
 int pgr_prompt_password(void *arg, char **out, struct pgr_err *err) PGR_MUST_USE;
 
-/* getopt_long's short options for connections, "d:h:p:U:wW", and whether `c` is one of them (then it was stored). */
+/* getopt_long's options for connections, short and long (getopt.h), and whether `c` is one of them (then it was
+ * stored). */
 #define PGR_CONN_SHORTOPTS "d:h:p:U:wW"
+/* clang-format off */
+#define PGR_CONN_LONGOPTS                                                                                              \
+	{"dbname", required_argument, NULL, 'd'},                                                                      \
+	{"host", required_argument, NULL, 'h'},                                                                        \
+	{"port", required_argument, NULL, 'p'},                                                                        \
+	{"username", required_argument, NULL, 'U'},                                                                    \
+	{"no-password", no_argument, NULL, 'w'},                                                                       \
+	{"password", no_argument, NULL, 'W'}
+/* clang-format on */
 bool pgr_conn_option(struct pgr_conn_params *p, int c, const char *arg);
 
 /* Parses the argument of a numeric option as pg's option_parse_int: "invalid value \"%s\" for option %s", "%s must be
