@@ -7,17 +7,9 @@ TMPDIR       on the disk that is to be measured (default /tmp)
 """
 
 import argparse
-import os
 import sys
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-TREE = os.path.dirname(os.path.dirname(HERE))
 sys.dont_write_bytecode = True
-sys.path[:0] = [HERE, os.path.join(TREE, "tests", "integration")]
-# Nothing here has to be quick; this only ends what hangs.
-os.environ.setdefault("PGR_PATIENCE", "3600")
-# Every copy is removed: the disk would not hold them all.
-os.environ.pop("PGR_KEEP", None)
 
 # pylint: disable=wrong-import-position
 from pgrbench import harness
@@ -26,7 +18,6 @@ from pgrbench.contest import Contest
 from pgrbench.data import Servers
 from pgrbench.page import Page
 from pgrtest import installs
-from pgrtest.place import Place
 from pgrtest.programs import Programs
 from pgrtest.server import Clusters
 from pgrtest.tls import Certificates
@@ -47,8 +38,7 @@ def parse(argv):
     return args
 
 
-def measure(args, chosen, cases, place, results):
-    """Runs the chosen cases; `results` is saved after each."""
+def measure(args, cases, place, results):
     # The data, one copy, and what the server and the raw write need.
     harness.need_room(place.base, 2.2 * (args.gb + args.capped_gb) + 3)
     install = installs.find("debian")
@@ -57,43 +47,17 @@ def measure(args, chosen, cases, place, results):
                       harness.tell)
     contest = Contest(place, install, ours, servers, harness.tell)
     harness.describe(results, args, place, install, install.program("pg_basebackup"), ours)
-    try:
-        for key in chosen:
-            results["cases"][key] = contest.run(cases[key], args.pairs)
-            harness.save(args.results, results)
-    finally:
-        servers.stop()
+    harness.run_cases(args, cases, results, lambda case: contest.run(case, args.pairs), servers)
 
 
-def in_a_place(args, results):
-    place = Place()
-    try:
-        features = Features.of(harness.help_of(Programs(place).basebackup_path))
-        scale = {"gigabytes": args.gb, "capped_gigabytes": args.capped_gb, "tables": args.tables,
-                 "checksums": not args.no_checksums}
-        if args.render:
-            scale = results.get("scale", scale)
-        results["scale"] = scale
-        cases = all_cases(features, Scale(**scale))
-        if args.list:
-            harness.list_cases(cases)
-        elif not args.render:
-            measure(args, harness.choose(args, cases), cases, place, results)
-        return cases
-    finally:
-        place.remove()
+def scale_of(args, _):
+    return {"gigabytes": args.gb, "capped_gigabytes": args.capped_gb, "tables": args.tables,
+            "checksums": not args.no_checksums}
 
 
-def main():
-    args = parse(sys.argv[1:])
-    harness.prepare(args)
-    results = harness.load(args.results)
-    cases = in_a_place(args, results)
-    if args.list:
-        return 0
-    Page(results, cases, os.path.basename(args.results)).write(args.docs)
-    return 1 if any(harness.errors_of(results)) else 0
+def cases_of(scale, place):
+    return all_cases(Features.of(harness.help_of(Programs(place).basebackup_path)), Scale(**scale))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(harness.main(parse(sys.argv[1:]), scale_of, cases_of, measure, Page))

@@ -11,13 +11,7 @@ import os
 import subprocess
 import sys
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-TREE = os.path.dirname(os.path.dirname(HERE))
 sys.dont_write_bytecode = True
-sys.path[:0] = [HERE, os.path.join(TREE, "tests", "integration")]
-# Nothing here has to be quick; this only ends what hangs.
-os.environ.setdefault("PGR_PATIENCE", "3600")
-os.environ.pop("PGR_KEEP", None)
 
 # pylint: disable=wrong-import-position
 from pgrbench import harness
@@ -27,7 +21,6 @@ from pgrbench.wal_commit import Commit
 from pgrbench.wal_contest import Bench, CatchUp, Start
 from pgrbench.wal_page import WalPage
 from pgrtest import installs
-from pgrtest.place import Place
 from pgrtest.programs import Programs
 from pgrtest.server import Clusters
 
@@ -64,53 +57,24 @@ def accepted_methods(place, program):
     return [method for method in METHODS if takes(method)]
 
 
-def measure(args, chosen, cases, place, results):
-    """Runs the chosen cases; `results` is saved after each."""
+def measure(args, cases, place, results):
     # Kept WAL and its server, what a receiver makes of it; what is written beside the commits; inodes.
     harness.need_room(place.base, 3 * args.gb + 15)
     install, programs, clusters = installs.find("debian"), Programs(place), Clusters(place)
     servers = Servers(clusters, install, harness.directory_for_data(place, args.keep), None, harness.tell)
-    rawrecv = os.path.join(TREE, os.environ.get("PGR_BIN_DIR") or os.path.join("build", "plain"), "tests/bench/rawrecv")
-    bench = Bench(place, install, programs, clusters, servers, place.within_reach(rawrecv), harness.tell)
+    built = os.path.join(installs.TREE, os.environ.get("PGR_BIN_DIR") or os.path.join("build", "plain"))
+    rawrecv = place.within_reach(os.path.join(built, "tests/bench/rawrecv"))
+    bench = Bench(place, install, programs, clusters, servers, rawrecv, harness.tell)
     kinds = {"catchup": CatchUp(bench), "commit": Commit(bench, args.seconds, args.clients, args.beside),
              "start": Start(bench, args.files)}
     harness.describe(results, args, place, install, install.program("pg_receivewal"), programs.receivewal_path)
-    try:
-        for key in chosen:
-            results["cases"][key] = kinds[cases[key].kind].run(cases[key], args.rounds)
-            harness.save(args.results, results)
-    finally:
-        servers.stop()
+    harness.run_cases(args, cases, results, lambda case: kinds[case.kind].run(case, args.rounds), servers)
 
 
-def in_a_place(args, results):
-    place = Place()
-    try:
-        scale = {"gigabytes": args.gb, "methods": accepted_methods(place, Programs(place).receivewal_path),
-                 "sync_ms": args.sync_ms}
-        if args.render:
-            scale = results.get("scale", scale)
-        results["scale"] = scale
-        cases = all_cases(**scale)
-        if args.list:
-            harness.list_cases(cases)
-        elif not args.render:
-            measure(args, harness.choose(args, cases), cases, place, results)
-        return cases
-    finally:
-        place.remove()
-
-
-def main():
-    args = parse(sys.argv[1:])
-    harness.prepare(args)
-    results = harness.load(args.results)
-    cases = in_a_place(args, results)
-    if args.list:
-        return 0
-    WalPage(results, cases, os.path.basename(args.results)).write(args.docs)
-    return 1 if any(harness.errors_of(results)) else 0
+def scale_of(args, place):
+    return {"gigabytes": args.gb, "methods": accepted_methods(place, Programs(place).receivewal_path),
+            "sync_ms": args.sync_ms}
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(harness.main(parse(sys.argv[1:]), scale_of, lambda scale, _: all_cases(**scale), measure, WalPage))

@@ -1,4 +1,4 @@
-"""What both benchmarks begin and end with: results that are kept, versions, rooms to work in, cases to choose."""
+"""What all benchmarks begin and end with: results that are kept, versions, rooms to work in, cases to choose."""
 
 import json
 import os
@@ -9,6 +9,7 @@ import sys
 
 from . import machine
 from pgrtest.installs import TREE
+from pgrtest.place import Place
 
 
 def tell(line):
@@ -16,7 +17,7 @@ def tell(line):
 
 
 def arguments(parser, results):
-    """The options that both have.  `results`: the name of the file for raw figures."""
+    """The options that all have.  `results`: the name of the file for raw figures."""
     parser.add_argument("--cases", help="only these, separated by commas (default: all)")
     parser.add_argument("--list", action="store_true", help="print the cases and what they compare, then exit")
     parser.add_argument("--keep", metavar="DIR", help="keep the servers' data there, or use it if it is there")
@@ -115,3 +116,38 @@ def list_cases(cases):
 
 def errors_of(results):
     return [r["error"] for case in results["cases"].values() for r in case["contestants"].values() if "error" in r]
+
+
+def run_cases(args, cases, results, run, servers):
+    """Runs those that are asked for, `run` each; the results are saved after each."""
+    try:
+        for key in choose(args, cases):
+            results["cases"][key] = run(cases[key])
+            save(args.results, results)
+    finally:
+        servers.stop()
+
+
+def main(args, scale_of, all_cases, measure, page):
+    """A benchmark from its options to its page; the exit status.
+
+    scale_of   (args, place): what the cases depend on; kept with the results, and theirs for --render
+    all_cases  (scale, place): the cases by their keys
+    measure    (args, cases, place, results): runs them
+    page       (results, cases, name of the file with the results): has write(directory)
+    """
+    prepare(args)
+    results = load(args.results)
+    place = Place()
+    try:
+        results["scale"] = args.render and results.get("scale") or scale_of(args, place)
+        cases = all_cases(results["scale"], place)
+        if args.list:
+            list_cases(cases)
+            return 0
+        if not args.render:
+            measure(args, cases, place, results)
+    finally:
+        place.remove()
+    page(results, cases, os.path.basename(args.results)).write(args.docs)
+    return 1 if any(errors_of(results)) else 0
