@@ -61,8 +61,7 @@ def save(path, results):
 def describe(results, args, place, install, stock, ours):
     """The machine and the versions, for the page."""
     results["machine"] = machine.facts(place.base)
-    results["versions"] = {"server": install.version, "stock": version_of(stock), "ours": version_of(ours),
-                           "commit": commit()}
+    results["versions"] = {"server": install.version, "stock": version_of(stock), "ours": version_of(ours)}
     results["own_network"] = args.own_network
 
 
@@ -122,7 +121,7 @@ def run_cases(args, cases, results, run, servers):
     """Runs those that are asked for, `run` each; the results are saved after each."""
     try:
         for key in choose(args, cases):
-            results["cases"][key] = run(cases[key])
+            results["cases"][key] = {"commit": commit(), **run(cases[key])}
             save(args.results, results)
     finally:
         servers.stop()

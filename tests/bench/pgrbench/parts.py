@@ -22,7 +22,7 @@ def machine(results, shared):
         f"  {shared} share it.",
         f"- Server's data and what the programs write on one disk, {m['file_system']}.",
         f"- Server: PostgreSQL {v['server']}; {v['stock']};",
-        f"  {v['ours']}, commit {v['commit']}; {m['openssl']}.",
+        f"  {v['ours']}; {m['openssl']}.",
     ]
 
 
@@ -43,7 +43,8 @@ def table(columns, rows):
 
 def rounds(measured):
     most = max(len(result["runs"]) for result in measured["contestants"].values())
-    return f"{most} round{'s' if most != 1 else ''}"
+    commit = f" with commit {measured['commit']}" if "commit" in measured else ""
+    return f"{most} round{'s' if most != 1 else ''}{commit}"
 
 
 def errors(case, measured):
