@@ -66,11 +66,12 @@ const char *pgr_dbstate_name(enum pgr_dbstate s)
 #define AT_STATE	     16
 #define AT_CHECKPOINT	     32
 #define IN_CHECKPOINT_TLI    8
+#define TO_WAL_LEVEL	     36
 
 struct place {
 	uint32_t version;	  /* PG_CONTROL_VERSION */
 	uint16_t checkpoint_copy; /* a CheckPoint */
-	uint16_t min_recovery;	  /* the timeline behind it, and backupStartPoint behind that */
+	uint16_t min_recovery;	  /* the timeline behind it, backupStartPoint behind that, and wal_level */
 	uint16_t max_align;
 	uint16_t float_format;
 	uint16_t block_bytes; /* and segment_blocks behind it */
@@ -167,6 +168,7 @@ static void read_values(const uint8_t *data, const struct place *p, struct pgr_c
 		.min_recovery = get64(data, p->min_recovery),
 		.min_recovery_tli = get32(data, p->min_recovery + 8),
 		.backup_start = get64(data, p->min_recovery + 16),
+		.wal_level = get32(data, p->min_recovery + TO_WAL_LEVEL),
 		.block_bytes = get32(data, p->block_bytes),
 		.segment_blocks = get32(data, p->block_bytes + 4),
 		.wal_segment_bytes = get32(data, p->wal_segment_bytes),

@@ -122,6 +122,9 @@ static bool on_present_timeline(struct pgr_delta_choice *out, const struct pgr_d
 static bool clean_primary(struct pgr_delta_choice *out, const struct pgr_controlfile *c,
 			  const struct pgr_delta_server *s)
 {
+	/* pg_resetwal says "shut down" of whatever there was, and this is how it says it */
+	if (c->wal_level == 0)
+		return no(out, "its last WAL was of wal_level = minimal, or pg_resetwal has removed it");
 	/* `checkpoint` is where that record begins; it must be the server's to its end */
 	return in_history(out, s, c->tli, c->checkpoint + 1, "its shutdown checkpoint");
 }

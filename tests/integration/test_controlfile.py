@@ -44,6 +44,7 @@ def told(server):
     for function, names in TOLD_BY.items():
         [row] = server.rows(f"SELECT {', '.join(names)} FROM {function}()")
         values.update(zip(names, row))
+    values["wal_level"] = str(["minimal", "replica", "logical"].index(server.sql("SHOW wal_level")))
     return values
 
 
@@ -75,6 +76,10 @@ def test_primary(pg, clusters):
     shown = show(control_of(server))
     assert shown["state"] == "shut down"
     assert shown["redo_lsn"] == shown["checkpoint_lsn"]
+    assert shown["wal_level"] != "0"
+    if os.path.exists(pg.program("pg_resetwal")):
+        clusters.place.call([pg.program("pg_resetwal"), "-D", server.data])
+        assert show(control_of(server))["wal_level"] == "0"
 
 
 def test_other_options_of_initdb(pg, clusters):

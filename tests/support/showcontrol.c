@@ -16,6 +16,7 @@ static void show(const struct pgr_controlfile *c)
 	printf("min_recovery_end_lsn %" PGR_LSN_FMT "\n", PGR_LSN_ARG(c->min_recovery));
 	printf("min_recovery_end_timeline %" PRIu32 "\n", c->min_recovery_tli);
 	printf("backup_start_lsn %" PGR_LSN_FMT "\n", PGR_LSN_ARG(c->backup_start));
+	printf("wal_level %" PRIu32 "\n", c->wal_level);
 	printf("database_block_size %" PRIu32 "\n", c->block_bytes);
 	printf("blocks_per_segment %" PRIu32 "\n", c->segment_blocks);
 	printf("bytes_per_wal_segment %" PRIu32 "\n", c->wal_segment_bytes);

@@ -157,6 +157,7 @@ static const struct pgr_controlfile usual = {
 	.min_recovery = 0x1A3000148,
 	.min_recovery_tli = 8,
 	.backup_start = 0x1A1000090,
+	.wal_level = 2,
 	.block_bytes = 8192,
 	.segment_blocks = 131072,
 	.wal_segment_bytes = 16 << 20,
@@ -181,6 +182,7 @@ static double format;
 		s.min_recovery = (c)->min_recovery;                                                                    \
 		s.min_recovery_tli = (c)->min_recovery_tli;                                                            \
 		s.begin = (c)->backup_start;                                                                           \
+		s.wal_level = (int)(c)->wal_level;                                                                     \
 		s.max_align = max_align;                                                                               \
 		s.format = format;                                                                                     \
 		s.block = (c)->block_bytes;                                                                            \
@@ -258,6 +260,7 @@ START_TEST(every_version)
 	ck_assert_uint_eq(found.min_recovery, usual.min_recovery);
 	ck_assert_uint_eq(found.min_recovery_tli, usual.min_recovery_tli);
 	ck_assert_uint_eq(found.backup_start, usual.backup_start);
+	ck_assert_uint_eq(found.wal_level, usual.wal_level);
 	ck_assert_uint_eq(found.block_bytes, usual.block_bytes);
 	ck_assert_uint_eq(found.segment_blocks, usual.segment_blocks);
 	ck_assert_uint_eq(found.wal_segment_bytes, usual.wal_segment_bytes);

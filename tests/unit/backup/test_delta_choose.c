@@ -28,6 +28,7 @@ static void setup(void)
 		.tli = 2,
 		.min_recovery = 0x7000,
 		.min_recovery_tli = 2,
+		.wal_level = 1,
 		.block_bytes = 8192,
 		.segment_blocks = 131072,
 		.wal_segment_bytes = 16777216,
@@ -149,6 +150,11 @@ START_TEST(test_former_primary)
 	control.min_recovery_tli = 0;
 	from(0x4F00, 1);
 	control.checkpoint = 0x4F00;
+	yes(0x4F00, 1);
+	/* what it holds need not be what its WAL says */
+	control.wal_level = 0;
+	no("wal_level = minimal, or pg_resetwal");
+	control.wal_level = 2;
 	yes(0x4F00, 1);
 	/* its shutdown checkpoint did not arrive */
 	control.checkpoint = 0x5000;
