@@ -3,6 +3,7 @@
 #include <stddef.h>
 #include <string.h>
 
+#include "backup/finish.h"
 #include "backup/olddir.h"
 #include "common/num.h"
 
@@ -278,10 +279,12 @@ static bool is_temporary_relation(int server_version, struct text dir, struct te
 	return server_version >= 110000 && place_of(dir) == DATABASE && split_relname(name, &r) && is_temporary(&r);
 }
 
-/* What a run of ours left in a directory in which a server was started before it had begun. */
+/* What a run of ours left in a directory in which a server was started before it had begun, and what a backup with bad
+ * pages has in place of its manifest: this run makes files of these names. */
 static bool is_ours(struct text path)
 {
-	return is(path, PGR_OLDDIR_STATE) || is(path, PGR_OLDDIR_STATE ".tmp") || is(path, PGR_OLDDIR_CONTROL);
+	return is(path, PGR_OLDDIR_STATE) || is(path, PGR_OLDDIR_STATE ".tmp") || is(path, PGR_OLDDIR_CONTROL) ||
+	       is(path, PGR_MANIFEST_TMP);
 }
 
 static enum pgr_exclusion judge(int server_version, struct text path, bool is_dir)

@@ -27,7 +27,8 @@ enum pgr_exclusion {
  *
  * Of a tablespace (pg_tblspc/<oid>) only PG_<major>_<catalog version> is included, of any catalog version: where a
  * beta's was left beside it, the caller must look at pg_control_system().
- * What --delta leaves in a directory under work (olddir.h) is excluded, too.
+ * What --delta leaves in a directory under work (olddir.h) is excluded, too, and a manifest that was not finished
+ * (PGR_MANIFEST_TMP).
  * Sockets (".s.PGSQL.5432") are excluded by their names, since pg_stat_file shows no difference to an empty file.
  * Rules on whole directories are pgr_exclude_unlogged's, rules that need the server's settings pgr_exclude_is's.
  */

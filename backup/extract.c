@@ -10,6 +10,7 @@
 #include "backup/bbstream.h"
 #include "backup/delta_plan.h"
 #include "backup/dirsink.h"
+#include "backup/finish.h"
 #include "backup/layout.h"
 #include "backup/stream_check.h"
 #include "backup/tar.h"
@@ -319,7 +320,7 @@ static int extract_file(struct job *j, const struct pgr_tar_member *m, const str
 	kept = is_kept(j, m->name, p, err);
 	if (kept == PGR_ERR)
 		return PGR_ERR;
-	if (kept == PGR_OK || is_replaced(j, m->name))
+	if (kept == PGR_OK || is_replaced(j, m->name) || strcmp(m->name, PGR_MANIFEST_TMP) == 0)
 		return leave_out(j, m, err);
 	if (strcmp(m->name, CONTROL_FILE) == 0)
 		return keep_control(j, m, err);

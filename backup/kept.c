@@ -215,7 +215,8 @@ static void note_foreign(struct reading *r)
 static int carry_out_in(struct reading *r, int dirfd, const char *leaf, uint8_t *buf, struct pgr_err *err)
 {
 	const struct pgr_sys *sys = r->k->opts.sys;
-	int fd = sys->openat(sys, dirfd, leaf, O_RDONLY | O_NOFOLLOW | O_CLOEXEC, 0);
+	/* what the user keeps may be a link that somebody made */
+	int fd = sys->openat(sys, dirfd, leaf, O_RDONLY | O_CLOEXEC | (r->t->relation ? O_NOFOLLOW : 0), 0);
 	int rc;
 
 	if (fd < 0)

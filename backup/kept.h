@@ -56,8 +56,8 @@ void pgr_kept_free(struct pgr_kept *k);
 
 /*
  * A file (a path as the manifest writes it; copied) that is complete.  With `inc` (taken over, zeroed after) it is a
- * segment of a relation that had these blocks written: they are not looked at, the others are.  NULL: no relation, or
- * nothing of it was kept.  Waits while many are queued.  One thread calls this.
+ * segment of a relation that had these blocks written: they are not looked at, the others are.  NULL: no relation, and
+ * a link is followed.  Waits while many are queued.  One thread calls this.
  */
 int pgr_kept_add(struct pgr_kept *k, const char *path, uint32_t segment, struct pgr_incremental *inc,
 		 struct pgr_kept_result *result, struct pgr_err *err) PGR_MUST_USE;

@@ -12,6 +12,7 @@
 #include "backup/delta_plan.h"
 #include "backup/dirsink.h"
 #include "backup/exclude.h"
+#include "backup/finish.h"
 #include "backup/incremental.h"
 #include "backup/layout.h"
 #include "backup/localtree.h"
@@ -19,6 +20,7 @@
 #include "backup/tar.h"
 #include "backup/tar_sink.h"
 #include "backup/walsummary.h"
+#include "backup/wipe.h"
 #include "common/block.h"
 #include "common/fs_dir.h"
 #include "common/fs_tree.h"
@@ -231,16 +233,16 @@ static const struct pgr_sink_watch in_order = {.block = whole_block, .done = who
 /* A directory cannot be renamed over; a link would be, but a file of that name is not meant to be there either. */
 static int clear_way(struct job *j, const struct place *at, const char *tmp, struct pgr_err *err)
 {
-	char dir[PATH_MAX];
+	char where[2 * PATH_MAX];
 	mode_t type;
 
 	if (unlink_leaf(j->p, at, tmp, j->path, err) != PGR_OK || look(j->p, at, j->path, &type, err) != PGR_OK)
 		return PGR_ERR;
 	if (type != S_IFDIR)
 		return PGR_OK;
-	if (snprintf(dir, sizeof(dir), "/proc/self/fd/%d/%s", at->dirfd, at->leaf) >= (int)sizeof(dir))
-		return pgr_err_set(err, PGR_E_DATA, "name of a file is too long: \"%s\"", j->path);
-	return pgr_fs_remove_tree(j->p->sys, dir, true, err);
+	snprintf(where, sizeof(where), "%s/%.*s", pgr_layout_data_dir(j->p->layout),
+		 (int)(strlen(j->path) - strlen(at->leaf)), j->path);
+	return pgr_wipe(j->p->sys, at->dirfd, where, at->leaf, err);
 }
 
 /* A segment of WAL is in no manifest; WAL is checked by those who replay it. */
@@ -442,12 +444,25 @@ static int leave_out(struct job *j, struct pgr_err *err)
 	return pgr_stream_check_left_out(j->p->check, j->m.name, j->m.size, err);
 }
 
+/* A link that was made here leads to what the server will read; one to nowhere, or to no file, is in no manifest. */
+static bool leads_to_file(const struct pgr_patch *p, const struct pgr_local_entry *old)
+{
+	struct stat st;
+
+	return old->type == PGR_LOCAL_FILE ||
+	       (p->sys->fstatat(p->sys, pgr_layout_root(p->layout, 0), old->path, &st, 0) == 0 && S_ISREG(st.st_mode));
+}
+
 /* The one that lies here stays, and is what the manifest has. */
 static int keep_old(struct job *j, const struct pgr_local_entry *old, struct pgr_err *err)
 {
 	struct pgr_arrival *e;
 
-	if (leave_out(j, err) != PGR_OK || note(j, false, 0, &e, err) != PGR_OK)
+	if (leave_out(j, err) != PGR_OK)
+		return PGR_ERR;
+	if (!leads_to_file(j->p, old))
+		return PGR_OK;
+	if (note(j, false, 0, &e, err) != PGR_OK)
 		return PGR_ERR;
 	j->p->left++;
 	j->p->saved_bytes += old->size;
@@ -470,10 +485,11 @@ static int take_special(struct job *j, bool *done, struct pgr_err *err)
 		p->label_mtime = j->m.mtime;
 		return hold(j, &p->label, err);
 	}
-	if (p->replace_recovery && strcmp(j->path, "standby.signal") == 0)
+	if ((p->replace_recovery && strcmp(j->path, "standby.signal") == 0) || strcmp(j->path, PGR_MANIFEST_TMP) == 0)
 		return leave_out(j, err);
 	old = p->tree != NULL ? pgr_localtree_find(p->tree, j->path) : NULL;
-	if (old != NULL && old->type == PGR_LOCAL_FILE && p->keep != NULL && pgr_keep_matches(p->keep, j->path))
+	if (old != NULL && (old->type == PGR_LOCAL_FILE || old->type == PGR_LOCAL_LINK) && p->keep != NULL &&
+	    pgr_keep_matches(p->keep, j->path))
 		return keep_old(j, old, err);
 	*done = false;
 	return PGR_OK;

@@ -73,7 +73,7 @@ static const char *const sent[] = {
 	"postgresql.auto.conf.tmp2",
 	"backup_label.old",
 	"tablespace_map.old",
-	"backup_manifest.tmp",
+	"sub/backup_manifest.tmp",
 	"postmaster.pid2",
 	"xpostmaster.pid",
 	"postmaster.opts.bak",
@@ -183,6 +183,7 @@ static const struct left_out {
 	{"pg_tblspc/16385/PG_%_1/5/t3_123", V11},
 	{"backup_manifest", V13},
 	{"sub/backup_manifest", V13},
+	{"backup_manifest.tmp", V10},
 	{".DS_Store", V15},
 	{"base/5/.DS_Store", V15},
 };

@@ -313,16 +313,19 @@ START_TEST(test_missing)
 }
 END_TEST
 
-/* A link is not followed. */
+/* A relation's link is not followed, one that the user keeps is. */
 START_TEST(test_link)
 {
 	struct pgr_kept_result result;
+	struct pgr_incremental inc = listed(0, NULL);
 
 	must(pgr_kept_new(&kept, &opts, &err));
 	free(make_file("data/base/5/1", 0, 3));
 	ck_assert_int_eq(symlink("1", tmp_at(&tree, "data/base/5/2")), 0);
-	ck_assert_int_eq(pgr_kept_add(kept, "base/5/2", 0, NULL, &result, &err), PGR_ERR);
+	ck_assert_int_eq(pgr_kept_add(kept, "base/5/2", 0, &inc, &result, &err), PGR_ERR);
 	ck_assert_msg(strstr(err.msg, "could not open file \"base/5/2\"") != NULL, "%s", err.msg);
+	must(pgr_kept_add(kept, "base/5/2", 0, NULL, &result, &err));
+	ck_assert_uint_eq(result.size, 3 * PAGE);
 }
 END_TEST
 

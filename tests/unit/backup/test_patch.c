@@ -570,6 +570,40 @@ START_TEST(test_stays)
 }
 END_TEST
 
+/* Somebody's links stay as well; one to nowhere is in no manifest. */
+START_TEST(test_links_stay)
+{
+	tmp_write(&tree, "conf", "port = 1\n");
+	ck_assert_int_eq(symlink("../conf", tmp_at(&tree, "data/postgresql.conf")), 0);
+	ck_assert_int_eq(symlink("../gone", tmp_at(&tree, "data/pg_hba.conf")), 0);
+	know("postgresql.conf", PGR_LOCAL_LINK, 0);
+	know("pg_hba.conf", PGR_LOCAL_LINK, 0);
+	put_text("postgresql.conf", "port = 22\n");
+	put_text("pg_hba.conf", "local all all trust\n");
+	put_end();
+	begin();
+	must(take());
+	tmp_check_link(&tree, "data/postgresql.conf", "../conf");
+	tmp_check_link(&tree, "data/pg_hba.conf", "../gone");
+	check_text("postgresql.conf", "port = 1\n");
+	ck_assert_uint_eq(x.left, 1);
+	ck_assert_uint_eq(arrived("postgresql.conf")->got.size, 9);
+}
+END_TEST
+
+/* Of a server that has one from long ago: ours of this name comes later. */
+START_TEST(test_unfinished_manifest)
+{
+	put_text("backup_manifest.tmp", "{");
+	put_text("a", "a");
+	put_end();
+	begin();
+	must(take());
+	check_text("a", "a");
+	ck_assert(!tmp_exists(&tree, "data/backup_manifest.tmp"));
+}
+END_TEST
+
 /* ---- tablespaces ---- */
 
 START_TEST(test_tablespace)
@@ -741,6 +775,8 @@ static Suite *suite(void)
 	tcase_add_test(t, test_held_twice);
 	tcase_add_test(t, test_held_too_large);
 	tcase_add_test(t, test_stays);
+	tcase_add_test(t, test_links_stay);
+	tcase_add_test(t, test_unfinished_manifest);
 	tcase_add_test(t, test_tablespace);
 	tcase_add_test(t, test_links);
 	tcase_add_test(t, test_other_link);
