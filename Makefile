@@ -115,6 +115,7 @@ BACKUP_SRC = \
 	backup/lanes_seed.c \
 	backup/layout.c \
 	backup/layout_old.c \
+	backup/layout_wal.c \
 	backup/listing.c \
 	backup/localtree.c \
 	backup/lowlevel.c \

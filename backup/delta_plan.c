@@ -11,6 +11,7 @@
 #include "backup/layout.h"
 #include "backup/localtree.h"
 #include "backup/olddir.h"
+#include "backup/pidfile.h"
 #include "backup/wipe.h"
 #include "common/fs_dir.h"
 #include "common/num.h"
@@ -139,10 +140,17 @@ static bool is_kept(const struct making *m, const char *path, const struct pgr_l
 	return here != NULL ? pgr_keep_matches(m->keep, path) : is_under_kept(m, path);
 }
 
+/* It puts a directory in the place of whatever has the name. */
+static bool is_layouts(const struct making *m, const char *path)
+{
+	return is_wal(m, path) || is_space(m, path) ||
+	       (strcmp(path, "pg_tblspc") == 0 && pgr_layout_tablespaces(m->layout) > 0);
+}
+
 static void decide_dir(struct making *m, const struct pgr_list_entry *e, const struct pgr_local_entry *here,
 		       struct pgr_delta_file *f)
 {
-	bool there = here != NULL && (here->type == PGR_LOCAL_DIR || is_wal(m, e->path) || is_space(m, e->path));
+	bool there = here != NULL && (here->type == PGR_LOCAL_DIR || is_layouts(m, e->path));
 
 	f->action = there || is_kept(m, e->path, here) ? PGR_DELTA_KEEP : PGR_DELTA_FETCH;
 }
@@ -238,6 +246,29 @@ static bool is_wal_top(const struct making *m, const struct pgr_local_entry *e)
 	return rest[0] == '\0' || strcmp(rest + 1, PGR_LOST_FOUND) == 0;
 }
 
+static bool ends_in(const char *path, const char *end)
+{
+	size_t n = strlen(path), len = strlen(end);
+
+	return n > len && strcmp(path + n - len, end) == 0;
+}
+
+/* Another data directory below this one, a copy or a server's own, is nothing that anybody wants to lose so. */
+static int check_nested(const struct making *m, const struct pgr_local_entry *e)
+{
+	size_t n = strlen(e->path);
+
+	if (ends_in(e->path, "/" CONTROL_FILE))
+		n -= strlen("/" CONTROL_FILE);
+	else if (ends_in(e->path, "/" PGR_PIDFILE_NAME))
+		n -= strlen("/" PGR_PIDFILE_NAME);
+	else
+		return PGR_OK;
+	pgr_err_set(m->err, PGR_E_USAGE, "\"%s/%s\" is a data directory, too, and would be removed",
+		    pgr_layout_data_dir(m->layout), pgr_show_path(e->path, n).text);
+	return pgr_err_hint(m->err, "Move it to another place, or name it with --keep.");
+}
+
 /* From the end of the sorted tree, where what is in a directory comes before it. */
 static int collect(struct making *m)
 {
@@ -252,6 +283,8 @@ static int collect(struct making *m)
 		/* what is in pg_wal is the layout's to remove, but what it would be refused shows here */
 		if (e->mounted && (m->fates[j] == GOES || (is_wal(m, e->path) && !is_wal_top(m, e))))
 			return refuse_mounted(m, e);
+		if ((m->fates[j] == GOES || is_wal(m, e->path)) && check_nested(m, e) != PGR_OK)
+			return PGR_ERR;
 		if (m->fates[j] != GOES)
 			continue;
 		path = strdup(e->path);

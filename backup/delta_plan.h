@@ -55,7 +55,7 @@ void pgr_delta_plan_fini(struct pgr_delta_plan *p);
  * - the lost+found of a root; directories that are a root of the layout under another name
  * Kept files that the server does not have are in no list; those that it has are PGR_DELTA_KEEP.
  *
- * PGR_E_USAGE: what would have to go is a mount point, or holds something that is kept.
+ * PGR_E_USAGE: what would have to go is a mount point, a data directory of its own, or holds something that is kept.
  */
 int pgr_delta_plan_make(struct pgr_delta_plan *out, const struct pgr_filelist *list, const struct pgr_localtree *tree,
 			const struct pgr_layout *layout, const struct pgr_keep *keep, struct pgr_err *err) PGR_MUST_USE;

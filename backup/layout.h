@@ -49,7 +49,8 @@ void pgr_layout_free(struct pgr_layout *l);
  * In place a data directory that is not empty is opened as it is, and nothing is changed in it; pg_wal as well, where
  * it is a directory or leads to one.  A link pg_wal stays when no wal_dir is given.  A wal_dir must be missing (it is
  * made then) or empty, or what the link leads to already.  PGR_E_USAGE besides: the link leads nowhere, to the data
- * directory, or to one that holds it; pg_wal is a mount point where a link to wal_dir must come, or holds wal_dir.
+ * directory, to one that holds it, or to one that looks like no WAL directory (it has no WAL, or directories that none
+ * has); pg_wal is a mount point where a link to wal_dir must come, or holds wal_dir.
  */
 int pgr_layout_prepare(struct pgr_layout *l, struct pgr_err *err) PGR_MUST_USE;
 
@@ -68,10 +69,11 @@ int pgr_layout_prepare_tablespaces(struct pgr_layout *l, const struct pgr_bb_tab
 				   struct pgr_err *err) PGR_MUST_USE;
 
 /*
- * In place, when the directory cannot start any more (pgr_olddir_take_over): the data directory's mode is set; pg_wal
- * becomes what it is in a fresh seed: a directory or link, as pgr_layout_prepare found or decided, with nothing in it
- * but PGR_LOST_FOUND; directories of in-place tablespaces are made.  No more than the mode is to be done where the data
- * directory was empty.  Where a link to another WAL directory is replaced, that one is left as it is.
+ * In place, when the directory cannot start any more (pgr_olddir_take_over): the data directory's mode is set, and
+ * those of what lies in it of pg_wal and tablespaces; pg_wal becomes what it is in a fresh seed: a directory or link,
+ * as pgr_layout_prepare found or decided, with nothing in it but PGR_LOST_FOUND; directories of in-place tablespaces
+ * are made.  No more than the mode is to be done where the data directory was empty.  Where a link to another WAL
+ * directory is replaced, that one is left as it is.
  */
 int pgr_layout_take_over(struct pgr_layout *l, struct pgr_err *err) PGR_MUST_USE;
 

@@ -1,6 +1,6 @@
 /*
- * What layout.c and layout_old.c share: the layout itself, and what becomes of a directory that is made over.  Internal
- * to backup/.
+ * What layout.c, layout_old.c and layout_wal.c share: the layout itself, and what becomes of a directory that is made
+ * over.  Internal to backup/.
  */
 #ifndef PGR_BACKUP_LAYOUT_IMPL_H
 #define PGR_BACKUP_LAYOUT_IMPL_H
@@ -60,6 +60,17 @@ int pgr_layout_make_below(const struct pgr_layout *l, int dirfd, const char *whe
 int pgr_layout_make_root(const struct pgr_layout *l, struct pgr_root *r, struct pgr_err *err) PGR_MUST_USE;
 
 const struct pgr_space *pgr_layout_find_space(const struct pgr_layout *l, uint32_t oid); /* NULL */
+
+/* A link's target as a path of its own.  PGR_MORE: the link is gone. */
+int pgr_layout_read_link(const struct pgr_layout *l, int dirfd, const char *where, const char *name, char **out,
+			 struct pgr_err *err) PGR_MUST_USE;
+
+/* Gives an open directory, `path` in messages, the mode of new ones. */
+int pgr_layout_set_mode(const struct pgr_layout *l, int fd, const char *path, struct pgr_err *err) PGR_MUST_USE;
+
+/* With `old`: opens pg_wal, where it is a directory or leads to one; pgr_layout_take_over's part of it. */
+int pgr_layout_old_wal(struct pgr_layout *l, struct pgr_err *err) PGR_MUST_USE;
+int pgr_layout_take_wal(struct pgr_layout *l, struct pgr_err *err) PGR_MUST_USE;
 
 /* Opens a data directory that is not empty and its pg_wal; sets `old`.  PGR_MORE: it is missing or empty. */
 int pgr_layout_old_prepare(struct pgr_layout *l, struct pgr_err *err) PGR_MUST_USE;

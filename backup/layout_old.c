@@ -54,9 +54,8 @@ static char *join(const char *where, const char *name)
 	return asprintf(&path, "%s/%s", where, name) >= 0 ? path : NULL;
 }
 
-/* A link's target as a path of its own.  PGR_MORE: the link is gone. */
-static int read_link(const struct pgr_layout *l, int dirfd, const char *where, const char *name, char **out,
-		     struct pgr_err *err)
+int pgr_layout_read_link(const struct pgr_layout *l, int dirfd, const char *where, const char *name, char **out,
+			 struct pgr_err *err)
 {
 	char buf[PATH_MAX];
 	ssize_t n = l->sys->readlinkat(l->sys, dirfd, name, buf, sizeof(buf));
@@ -100,111 +99,14 @@ static int holds_a_root(const struct pgr_layout *l, const struct stat *st, const
 	return rc;
 }
 
-/* ---- pg_wal as it is ---- */
-
-static int check_wal_dir(const struct pgr_layout *l, struct pgr_err *err)
-{
-	int rc;
-
-	if (pgr_root_same(&l->wal, &l->data))
-		return pgr_err_set(err, PGR_E_USAGE, "WAL directory \"%s\" is the data directory", l->wal.path);
-	rc = pgr_root_holds(l->sys, &l->wal, l->data.path, err);
-	if (rc != PGR_OK)
-		return rc == PGR_MORE ? PGR_OK : PGR_ERR;
-	/* it is going to be emptied */
-	return pgr_err_set(err, PGR_E_USAGE, "WAL directory \"%s\" holds the data directory \"%s\"", l->wal.path,
-			   l->data.path);
-}
-
-static int leads_nowhere(const struct pgr_layout *l, struct pgr_err *err)
-{
-	pgr_err_set(err, PGR_E_USAGE, "\"%s/%s\" is a link to \"%s\", which does not exist", l->data.path, l->wal_name,
-		    l->wal.path);
-	return pgr_err_hint(err, "Make or mount the directory, remove the link, or name another with --waldir.");
-}
-
-/* Nobody said where the WAL is to be, so it stays where it was. */
-static int keep_wal_link(struct pgr_layout *l, struct pgr_err *err)
-{
-	bool missing = false;
-	int rc = read_link(l, l->data.fd, l->data.path, l->wal_name, &l->wal.path, err);
-
-	if (rc != PGR_OK)
-		return rc == PGR_MORE ? PGR_OK : PGR_ERR;
-	rc = pgr_root_open(l->sys, &l->wal, err);
-	if (rc == PGR_MORE) {
-		rc = pgr_root_check(l->sys, &l->wal, &missing, err);
-		if (rc == PGR_OK)
-			rc = missing ? leads_nowhere(l, err) : pgr_layout_make_root(l, &l->wal, err);
-	}
-	return rc == PGR_OK ? check_wal_dir(l, err) : PGR_ERR;
-}
-
-static int open_wal_dir(struct pgr_layout *l, struct pgr_err *err)
-{
-	l->wal.fd = l->sys->openat(l->sys, l->data.fd, l->wal_name, DIR_FLAGS | O_NOFOLLOW, 0);
-	if (l->wal.fd < 0)
-		return pgr_err_sys(err, errno, "could not open directory \"%s/%s\"", l->data.path, l->wal_name);
-	return PGR_OK;
-}
-
-/* What is to make place for the link to --waldir must be removable, and not take that with it. */
-static int check_replaceable(const struct pgr_layout *l, const struct stat *st, struct pgr_err *err)
-{
-	const struct pgr_root own = {.fd = -1, .dev = st->st_dev, .ino = st->st_ino};
-	int rc;
-
-	if (!S_ISDIR(st->st_mode))
-		return PGR_OK;
-	if (pgr_is_mounted(l->sys, l->data.fd, l->wal_name, st, l->data.dev))
-		return pgr_err_set(err, PGR_E_USAGE,
-				   "\"%s/%s\" is a mount point and cannot be replaced by a link to \"%s\"",
-				   l->data.path, l->wal_name, l->wal.path);
-	rc = pgr_root_holds(l->sys, &own, l->wal.path, err);
-	if (rc != PGR_OK)
-		return rc == PGR_MORE ? PGR_OK : PGR_ERR;
-	return pgr_err_set(err, PGR_E_USAGE, "WAL directory \"%s\" lies in \"%s/%s\", which it is to replace",
-			   l->wal.path, l->data.path, l->wal_name);
-}
-
-static bool leads_to(const struct pgr_layout *l, int dirfd, const char *name, const char *path)
-{
-	struct stat a, b;
-
-	return l->sys->fstatat(l->sys, dirfd, name, &a, 0) == 0 &&
-	       l->sys->fstatat(l->sys, AT_FDCWD, path, &b, 0) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
-}
-
-/* --waldir was given. */
-static int open_waldir(struct pgr_layout *l, const struct stat *st, struct pgr_err *err)
-{
-	int rc = PGR_MORE;
-
-	l->link_wal = !S_ISLNK(st->st_mode) || !leads_to(l, l->data.fd, l->wal_name, l->wal.path);
-	if (check_replaceable(l, st, err) != PGR_OK)
-		return PGR_ERR;
-	if (!l->link_wal)
-		rc = pgr_root_open(l->sys, &l->wal, err);
-	if (rc == PGR_MORE)
-		rc = pgr_layout_make_root(l, &l->wal, err);
-	return rc == PGR_OK ? check_wal_dir(l, err) : PGR_ERR;
-}
-
 int pgr_layout_old_prepare(struct pgr_layout *l, struct pgr_err *err)
 {
-	struct stat st = {0};
 	int rc = pgr_root_open(l->sys, &l->data, err);
 
 	if (rc != PGR_OK)
 		return rc;
 	l->old = true;
-	if (l->sys->fstatat(l->sys, l->data.fd, l->wal_name, &st, AT_SYMLINK_NOFOLLOW) != 0 && errno != ENOENT)
-		return pgr_err_sys(err, errno, "could not stat file \"%s/%s\"", l->data.path, l->wal_name);
-	if (l->wal.path != NULL)
-		return open_waldir(l, &st, err);
-	if (S_ISLNK(st.st_mode))
-		return keep_wal_link(l, err);
-	return S_ISDIR(st.st_mode) ? open_wal_dir(l, err) : PGR_OK;
+	return pgr_layout_old_wal(l, err);
 }
 
 /* ---- tablespaces as they are ---- */
@@ -245,7 +147,7 @@ static int note_link(struct pgr_layout *l, int fd, const char *name, uint32_t oi
 	if (!S_ISLNK(st.st_mode))
 		return PGR_OK;
 	snprintf(where, sizeof(where), "%s/" PGR_TBLSPC_DIR, l->data.path);
-	rc = read_link(l, fd, where, name, &k.target, err);
+	rc = pgr_layout_read_link(l, fd, where, name, &k.target, err);
 	if (rc != PGR_OK)
 		return rc == PGR_MORE ? PGR_OK : PGR_ERR;
 	/* what cannot be reached, for whatever reason, has nothing that could be used or removed */
@@ -452,44 +354,15 @@ static int drop_leftover(const struct pgr_layout *l, int tblspc, const char *nam
 
 /* ---- taking over ---- */
 
-static int set_mode(const struct pgr_layout *l, struct pgr_err *err)
+int pgr_layout_set_mode(const struct pgr_layout *l, int fd, const char *path, struct pgr_err *err)
 {
 	struct stat st;
 
-	if (l->sys->fstat(l->sys, l->data.fd, &st) != 0)
-		return pgr_err_sys(err, errno, "could not stat directory \"%s\"", l->data.path);
-	if ((st.st_mode & 07777) != l->dir_mode && l->sys->fchmod(l->sys, l->data.fd, l->dir_mode) != 0)
-		return pgr_err_sys(err, errno, "could not set permissions on directory \"%s\"", l->data.path);
+	if (l->sys->fstat(l->sys, fd, &st) != 0)
+		return pgr_err_sys(err, errno, "could not stat directory \"%s\"", path);
+	if ((st.st_mode & 07777) != l->dir_mode && l->sys->fchmod(l->sys, fd, l->dir_mode) != 0)
+		return pgr_err_sys(err, errno, "could not set permissions on directory \"%s\"", path);
 	return PGR_OK;
-}
-
-static int place_wal(const struct pgr_layout *l, struct pgr_err *err)
-{
-	struct stat st;
-
-	if (l->sys->fstatat(l->sys, l->data.fd, l->wal_name, &st, AT_SYMLINK_NOFOLLOW) != 0) {
-		if (errno != ENOENT)
-			return pgr_err_sys(err, errno, "could not stat file \"%s/%s\"", l->data.path, l->wal_name);
-	} else if (l->link_wal || !(S_ISDIR(st.st_mode) || S_ISLNK(st.st_mode))) {
-		if (pgr_wipe(l->sys, l->data.fd, l->data.path, l->wal_name, err) != PGR_OK)
-			return PGR_ERR;
-	}
-	if (l->link_wal && l->sys->symlinkat(l->sys, l->wal.path, l->data.fd, l->wal_name) != 0)
-		return pgr_err_sys(err, errno, "could not create symbolic link \"%s/%s\"", l->data.path, l->wal_name);
-	return PGR_OK;
-}
-
-static int take_wal(struct pgr_layout *l, struct pgr_err *err)
-{
-	char inside[PATH_MAX + 16];
-
-	if (place_wal(l, err) != PGR_OK)
-		return PGR_ERR;
-	l->link_wal = false;
-	l->wal_ready = false;
-	snprintf(inside, sizeof(inside), "%s/%s", l->data.path, l->wal_name);
-	return l->wal.fd < 0 ? PGR_OK
-			     : pgr_wipe_contents(l->sys, l->wal.fd, l->wal.path != NULL ? l->wal.path : inside, err);
 }
 
 /* Opens pg_tblspc, which is made, in the place of whatever has its name. */
@@ -509,8 +382,10 @@ static int take_in_place(const struct pgr_layout *l, struct pgr_space *s, struct
 	char where[PATH_MAX + 16], name[16];
 	int parent, rc;
 
-	if (!s->in_place || s->root.fd >= 0)
+	if (!s->in_place)
 		return PGR_OK;
+	if (s->root.fd >= 0)
+		return pgr_layout_set_mode(l, s->root.fd, s->root.path, err);
 	if (make_tblspc(l, &parent, err) != PGR_OK)
 		return PGR_ERR;
 	snprintf(where, sizeof(where), "%s/" PGR_TBLSPC_DIR, l->data.path);
@@ -527,11 +402,11 @@ int pgr_layout_take_over(struct pgr_layout *l, struct pgr_err *err)
 {
 	if (!l->in_place)
 		return PGR_OK;
-	if (set_mode(l, err) != PGR_OK)
+	if (pgr_layout_set_mode(l, l->data.fd, l->data.path, err) != PGR_OK)
 		return PGR_ERR;
 	if (!l->old)
 		return PGR_OK;
-	if (take_wal(l, err) != PGR_OK)
+	if (pgr_layout_take_wal(l, err) != PGR_OK)
 		return PGR_ERR;
 	for (size_t i = 0; i < l->nspaces; i++)
 		if (take_in_place(l, &l->spaces[i], err) != PGR_OK)

@@ -328,11 +328,28 @@ START_TEST(tablespace_version_link)
 }
 END_TEST
 
+/* Where a directory for the links must be is something else: the layout makes it, and it is not ours to remove then. */
+START_TEST(tablespaces_in_no_directory)
+{
+	SERVER("global/", "pg_tblspc/", T85 "/", T85 "/" VERSION_DIR "/");
+	if (_i == 0)
+		make_link(tree.path, "data/pg_tblspc");
+	else
+		tmp_write(&tree, "data/pg_tblspc", "x");
+	announce(16385, "@/ts");
+	check_plan("global K0\npg_tblspc K0\n" T85 " F0\n" T85 "/" VERSION_DIR " F0\n");
+	must(pgr_layout_take_over(layout, &err));
+	must(pgr_layout_link_tablespaces(layout, &err));
+	must(pgr_delta_plan_remove(&plan, pgr_sys_real(), layout, NULL, NULL, &err));
+	tmp_check_link(&tree, "data/pg_tblspc/16385", tmp_at(&tree, "ts"));
+}
+END_TEST
+
 /* A directory that has another purpose in this layout, and those that it is in. */
 START_TEST(roots_stay)
 {
 	SERVER("global/");
-	LOCAL("sub/", "sub/xlog/", "sub/xlog/x", "sub/x");
+	LOCAL("sub/", "sub/xlog/", "sub/xlog/00000002.history", "sub/x");
 	make_link(tmp_at(&tree, "data/sub/xlog"), "data/pg_wal");
 	check_plan("global K0\n- sub/x\n");
 }
@@ -420,6 +437,40 @@ START_TEST(kept_in_the_way)
 	ck_assert_int_eq(err.cls, PGR_E_USAGE);
 	ck_assert_str_eq(err.msg, "\"a/x\" cannot be kept: the server has a file of the name \"a\"");
 	ck_assert_ptr_null(plan.files);
+}
+END_TEST
+
+/* A data directory inside of this one: what the server does not know need not be of no use. */
+static const char *const nested[] = {"old/global/pg_control", "old/postmaster.pid", "pg_wal/old/global/pg_control"};
+
+START_TEST(nested_refused)
+{
+	char want[PATH_MAX + 64];
+	bool in_wal = strncmp(nested[_i], "pg_wal", 6) == 0;
+
+	SERVER("base/", "global/");
+	LOCAL("base/");
+	if (in_wal)
+		LOCAL("pg_wal/", "pg_wal/old/", "pg_wal/old/global/");
+	else
+		LOCAL("old/", "old/base/", "old/global/");
+	local((const char *const[]){nested[_i], NULL});
+	ck_assert_int_eq(make_plan(pgr_sys_real()), PGR_ERR);
+	ck_assert_int_eq(err.cls, PGR_E_USAGE);
+	snprintf(want, sizeof(want), "\"%s/%sold\" is a data directory, too, and would be removed", data_dir,
+		 in_wal ? "pg_wal/" : "");
+	ck_assert_str_eq(err.msg, want);
+	ck_assert_msg(strstr(err.hint, "--keep") != NULL, "%s", err.hint);
+}
+END_TEST
+
+START_TEST(nested_kept)
+{
+	KEEP("old");
+	SERVER("global/", "theirs/", "theirs/global/", "theirs/global/pg_control");
+	LOCAL("old/", "old/global/", "old/global/pg_control", "theirs/", "theirs/global/", "theirs/global/pg_control",
+	      "global/pg_control");
+	check_plan("global K0\ntheirs K0\ntheirs/global K0\ntheirs/global/pg_control C4\n");
 }
 END_TEST
 
@@ -738,6 +789,7 @@ static Suite *delta_plan_suite(void)
 	tcase_add_test(p, tablespaces_version_unknown);
 	tcase_add_test(p, tablespaces_no_list);
 	tcase_add_test(p, tablespace_version_link);
+	tcase_add_loop_test(p, tablespaces_in_no_directory, 0, 2);
 	tcase_add_test(p, roots_stay);
 	tcase_add_test(p, kept_by_default);
 	tcase_add_test(p, kept_not);
@@ -747,6 +799,8 @@ static Suite *delta_plan_suite(void)
 	tcase_add_test(p, kept_below_link);
 	tcase_add_test(p, kept_is_no_file);
 	tcase_add_test(p, kept_in_the_way);
+	tcase_add_loop_test(p, nested_refused, 0, 3);
+	tcase_add_test(p, nested_kept);
 	tcase_add_loop_test(p, mounted, 0, sizeof(mounts) / sizeof(mounts[0]));
 	suite_add_tcase(s, p);
 	tcase_add_loop_test(k, keep_matches, 0, sizeof(kept) / sizeof(kept[0]));

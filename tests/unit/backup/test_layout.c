@@ -1040,7 +1040,7 @@ START_TEST(old_wal_directory)
 	const char *rest;
 	int fd;
 
-	tmp_mkdir(&tree, "data/pg_wal", 0700);
+	tmp_mkdir(&tree, "data/pg_wal", 0777);
 	tmp_mkdir(&tree, "data/pg_wal/lost+found", 0700);
 	tmp_mkdir(&tree, "data/pg_wal/archive_status", 0700);
 	tmp_write(&tree, "data/pg_wal/archive_status/x.done", "");
@@ -1050,7 +1050,9 @@ START_TEST(old_wal_directory)
 	ck_assert_int_ne(fd, pgr_layout_root(layout, 0));
 	ck_assert_str_eq(rest, "x");
 	ck_assert_uint_eq(tmp_entries(tmp_at(&tree, "data/pg_wal")), 3);
+	ck_assert_uint_eq(tmp_mode(&tree, "data/pg_wal"), S_IFDIR | 0777);
 	must(pgr_layout_take_over(layout, &err));
+	ck_assert_uint_eq(tmp_mode(&tree, "data/pg_wal"), S_IFDIR | 0700);
 	ck_assert_uint_eq(tmp_entries(tmp_at(&tree, "data/pg_wal")), 1);
 	check_wal_root("data/pg_wal", 2);
 }
@@ -1083,15 +1085,18 @@ static const struct {
 START_TEST(old_wal_link_kept)
 {
 	tmp_mkdir(&tree, "wal", 0700);
-	if (!wal_links[_i].empty)
+	if (!wal_links[_i].empty) {
+		tmp_mkdir(&tree, "wal/archive_status", 0700);
+		tmp_mkdir(&tree, "wal/lost+found", 0700);
 		tmp_write(&tree, "wal/x", "x");
+	}
 	make_link(wal_links[_i].target, "data/pg_wal");
 	prepare_ok();
-	ck_assert_uint_eq(tmp_entries(wal_dir), wal_links[_i].empty ? 0 : 1);
+	ck_assert_uint_eq(tmp_entries(wal_dir), wal_links[_i].empty ? 0 : 3);
 	must(pgr_layout_take_over(layout, &err));
 	ck_assert_uint_eq(tmp_mode(&tree, "data/pg_wal") & S_IFMT, S_IFLNK);
-	ck_assert_uint_eq(tmp_entries(wal_dir), 0);
-	check_wal_root("wal", 1);
+	ck_assert_uint_eq(tmp_entries(wal_dir), wal_links[_i].empty ? 0 : 1);
+	check_wal_root("wal", wal_links[_i].empty ? 1 : 2);
 	must(pgr_layout_sync(layout, true, &err));
 	must(pgr_layout_syncfs(layout, &err));
 }
@@ -1118,6 +1123,61 @@ START_TEST(old_wal_link_refused)
 	pgr_buf_fini(&want);
 	ck_assert(_i != 0 || strstr(err.hint, "--waldir") != NULL);
 	ck_assert(!tmp_exists(&tree, "gone") && tmp_exists(&tree, "data/PG_VERSION"));
+}
+END_TEST
+
+/* What a link leads to need not be WAL: it is not emptied then. */
+static const struct {
+	const char *dirs[3], *file, *why;
+} no_wal[] = {
+	{{"archive_status", "photos"}, "0000000100000000000000A0", "it holds the directory \"photos\""},
+	{{"data2"}, NULL, "it holds the directory \"data2\""},
+	{{NULL}, "letter.txt", "there is no WAL in it"},
+	{{"lost+found"}, "letter.txt", "there is no WAL in it"},
+};
+
+START_TEST(old_wal_link_to_something_else)
+{
+	char path[PATH_MAX];
+	size_t n;
+
+	tmp_mkdir(&tree, "wal", 0700);
+	for (size_t i = 0; no_wal[_i / 2].dirs[i] != NULL; i++) {
+		snprintf(path, sizeof(path), "wal/%s", no_wal[_i / 2].dirs[i]);
+		tmp_mkdir(&tree, path, 0700);
+	}
+	if (no_wal[_i / 2].file != NULL) {
+		snprintf(path, sizeof(path), "wal/%s", no_wal[_i / 2].file);
+		tmp_write(&tree, path, "x");
+	}
+	make_link("@/wal", "data/pg_wal");
+	if (_i % 2 == 1)
+		opts.wal_dir = wal_dir;
+	n = tmp_entries(wal_dir);
+	make(pgr_sys_real());
+	check_failed(pgr_layout_prepare(layout, &err), PGR_E_USAGE,
+		     "\"%s/pg_wal\" leads to \"%s\", which is no WAL directory: %s", data_dir, wal_dir,
+		     no_wal[_i / 2].why);
+	ck_assert_ptr_nonnull(strstr(err.hint, "--waldir"));
+	ck_assert_uint_eq(tmp_entries(wal_dir), n);
+}
+END_TEST
+
+/* With its names alone: of timelines' histories, compressed, in parts. */
+START_TEST(old_wal_link_to_wal)
+{
+	static const char *const names[] = {"0000000100000000000000A0", "00000002.history", "xlogtemp.123",
+					    "0000000100000000000000A0.gz", "RECOVERYHISTORY"};
+	char path[PATH_MAX];
+
+	tmp_mkdir(&tree, "wal", 0700);
+	snprintf(path, sizeof(path), "wal/%s", names[_i]);
+	tmp_write(&tree, path, "x");
+	tmp_write(&tree, "wal/stray", "x");
+	make_link("@/wal", "data/pg_wal");
+	prepare_ok();
+	must(pgr_layout_take_over(layout, &err));
+	ck_assert_uint_eq(tmp_entries(wal_dir), 0);
 }
 END_TEST
 
@@ -1161,6 +1221,7 @@ START_TEST(old_waldir_is_linked)
 {
 	opts.wal_dir = wal_dir;
 	tmp_mkdir(&tree, "realwal", 0700);
+	tmp_mkdir(&tree, "realwal/summaries", 0700);
 	tmp_write(&tree, "realwal/x", "x");
 	make_link("@/realwal", "wal");
 	make_link("../realwal", "data/pg_wal");
@@ -1523,8 +1584,10 @@ START_TEST(old_spaces_in_place)
 	int fd;
 
 	make_space_dir("ts");
-	if (_i == 1)
+	if (_i == 1) {
 		make_space_dir("data/pg_tblspc/16385");
+		ck_assert_int_eq(chmod(tmp_at(&tree, "data/pg_tblspc/16385"), 0755), 0);
+	}
 	if (_i == 2)
 		make_link("@/ts", "data/pg_tblspc/16385");
 	if (_i == 3)
@@ -1704,6 +1767,8 @@ static Suite *layout_suite(void)
 	tcase_add_test(o, old_wal_no_directory);
 	tcase_add_loop_test(o, old_wal_link_kept, 0, sizeof(wal_links) / sizeof(wal_links[0]));
 	tcase_add_loop_test(o, old_wal_link_refused, 0, sizeof(bad_wal_links) / sizeof(bad_wal_links[0]));
+	tcase_add_loop_test(o, old_wal_link_to_something_else, 0, 2 * sizeof(no_wal) / sizeof(no_wal[0]));
+	tcase_add_loop_test(o, old_wal_link_to_wal, 0, 5);
 	tcase_add_loop_test(o, old_waldir, 0, WAS_END);
 	tcase_add_test(o, old_waldir_is_linked);
 	tcase_add_test(o, old_waldir_not_empty);
