@@ -379,6 +379,19 @@ static int remove_here(struct pgr_lane_files *f, size_t i, struct pgr_lane_dir *
 	return PGR_OK;
 }
 
+/* The first reader of a file sets its mode; where there is nothing to be read nobody has. */
+static int mend_mode(struct pgr_lane_files *f, size_t i, struct pgr_lane_dir *dir, struct pgr_err *err)
+{
+	int fd;
+
+	if (f->o.list->entries[i].size > 0)
+		return PGR_OK;
+	if (pgr_lane_files_open_here(f, i, dir, &fd, err) != PGR_OK)
+		return PGR_ERR;
+	(void)f->sys->close(f->sys, fd); /* nothing was written through it */
+	return PGR_OK;
+}
+
 /* Nothing is left to be compared or fetched.  What is the same all over is not opened for writing. */
 static int end_in_place(struct pgr_lane_files *f, size_t i, struct pgr_lane_dir *dir, struct pgr_err *err)
 {
@@ -394,7 +407,7 @@ static int end_in_place(struct pgr_lane_files *f, size_t i, struct pgr_lane_dir 
 		return PGR_ERR;
 	if (is_made(file))
 		return pgr_dirsink_seal(f->o.sink, &file->sink, size, err);
-	if (begin_sum(f, i, err) != PGR_OK)
+	if (mend_mode(f, i, dir, err) != PGR_OK || begin_sum(f, i, err) != PGR_OK)
 		return PGR_ERR;
 	watch_done(file, size);
 	return PGR_OK;

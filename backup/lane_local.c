@@ -82,10 +82,10 @@ static int read_range(struct pgr_lane_local *l, uint64_t off, size_t len, size_t
 	*got = 0;
 	while (*got < len) {
 		n = read_some(l, *got, ask, off);
+		if (n == 0 || (n < 0 && errno == EIO)) /* what a disk has lost is fetched */
+			return PGR_OK;
 		if (n < 0)
 			return pgr_err_sys(err, errno, "could not read file \"%s\"", l->list->entries[l->file].path);
-		if (n == 0)
-			return PGR_OK;
 		*got += (size_t)n;
 	}
 	*got = len;

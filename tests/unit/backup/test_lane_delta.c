@@ -47,6 +47,7 @@ static const struct item all_kinds[] = {
 	{"conf/three.conf", 200000, 200000, 250000, SAME},
 	{"log/long.log", 2 * MIB + 7, 2 * MIB + 7, MIB + 11, SAME},
 	{"base/5/100", 0, 0, 0, SAME},
+	{"base/5/099", 0, 0, 0, OTHER_MODE},
 	{"base/5/101", 0, 0, 8192, EACH},
 	{"base/5/102", 8192, 8192, 0, SAME},
 	{"base/5/103", 1, 1, 1, SAME},
@@ -978,6 +979,36 @@ START_TEST(page_checks)
 }
 END_TEST
 
+/* A part of the file that its disk has lost. */
+static off_t lost_from;
+
+static ssize_t lossy_pread(const struct pgr_sys *sys, int fd, void *buf, size_t len, off_t off)
+{
+	if (off + (off_t)len <= lost_from || off > lost_from)
+		return fault_pread(sys, fd, buf, len, off);
+	errno = EIO;
+	return -1;
+}
+
+START_TEST(unreadable_here)
+{
+	static const struct item one = {"base/5/9", 4 * MIB, 4 * MIB, 4 * MIB, SAME};
+	struct pgr_delta_figures g;
+
+	add(&one);
+	fault_pread = fault.sys.pread;
+	fault.sys.pread = lossy_pread;
+	lost_from = 2 * MIB + 4096;
+	doubted = true;
+	make_lanes(1);
+	must(run());
+	check_all();
+	g = figures();
+	ck_assert_uint_gt(g.fetched, 0);
+	ck_assert_uint_le(g.fetched, MIB);
+}
+END_TEST
+
 /* ---- failing ---- */
 
 /* Whatever took the file's place since the plan was made is not written to. */
@@ -1037,6 +1068,8 @@ START_TEST(faults)
 		make_lanes(0);
 		rc = run();
 		failed = fault.triggered;
+		/* what cannot be read is fetched */
+		doubted = failed && strcmp(fault.failed_call, "pread") == 0;
 		if (rc == PGR_OK)
 			check_all();
 		else
@@ -1107,6 +1140,7 @@ int main(void)
 	tcase_add_test(t, stopped_while_summing);
 	tcase_add_loop_test(t, faults, 0, 2);
 	tcase_add_loop_test(t, short_reads, 0, 2);
+	tcase_add_test(t, unreadable_here);
 	suite_add_tcase(s, t);
 	sr = srunner_create(s);
 	srunner_run_all(sr, CK_NORMAL);
