@@ -125,6 +125,7 @@ BACKUP_SRC = \
 	backup/manifest_writer.c \
 	backup/olddir.c \
 	backup/olddir_apart.c \
+	backup/olddir_busy.c \
 	backup/olddir_take.c \
 	backup/outfile.c \
 	backup/packer.c \

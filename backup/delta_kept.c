@@ -1,6 +1,7 @@
 #include "backup/delta_kept.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 
@@ -25,7 +26,7 @@ bool pgr_delta_kept_has(const struct pgr_run *r, const struct pgr_local_entry *e
 	if (listed != NULL && pgr_delta_seed_compares(r) &&
 	    r->delta.plan.files[listed - r->list.entries].action != PGR_DELTA_KEEP)
 		return false;
-	return e->type == PGR_LOCAL_FILE && pgr_keep_matches(&r->delta.keep, e->path);
+	return (e->type == PGR_LOCAL_FILE || e->type == PGR_LOCAL_LINK) && pgr_keep_matches(&r->delta.keep, e->path);
 }
 
 static int sum_fd(struct pgr_run *r, int fd, const char *path, struct pgr_digest *d, uint64_t *size,
@@ -47,21 +48,47 @@ static int sum_fd(struct pgr_run *r, int fd, const char *path, struct pgr_digest
 	}
 }
 
-static int add_kept_file(struct pgr_run *r, struct pgr_manifest_writer *w, enum pgr_digest_algo algo, const char *path,
-			 struct pgr_err *err)
+/* A link is followed, as the server will.  PGR_MORE: it leads to no file. */
+static int open_link(struct pgr_run *r, const char *path, int *fd, struct pgr_err *err)
 {
+	*fd = r->sys->openat(r->sys, pgr_layout_root(r->layout, 0), path, O_RDONLY | O_NONBLOCK | O_CLOEXEC, 0);
+	if (*fd >= 0)
+		return PGR_OK;
+	if (errno == ENOENT || errno == ELOOP || errno == ENOTDIR || errno == ENXIO)
+		return PGR_MORE;
+	return pgr_err_sys(err, errno, "could not open file \"%s\"", path);
+}
+
+static int open_kept(struct pgr_run *r, const struct pgr_local_entry *e, int *fd, struct stat *st, struct pgr_err *err)
+{
+	int rc = e->type == PGR_LOCAL_LINK ? open_link(r, e->path, fd, err)
+					   : pgr_localtree_open(r->sys, r->layout, e->path, fd, err);
+
+	if (rc != PGR_OK)
+		return rc;
+	if (r->sys->fstat(r->sys, *fd, st) != 0)
+		rc = pgr_err_sys(err, errno, "could not stat file \"%s\"", e->path);
+	else if (!S_ISREG(st->st_mode))
+		rc = PGR_MORE;
+	if (rc != PGR_OK)
+		(void)r->sys->close(r->sys, *fd); /* nothing was written through it */
+	return rc;
+}
+
+static int add_kept_file(struct pgr_run *r, struct pgr_manifest_writer *w, enum pgr_digest_algo algo,
+			 const struct pgr_local_entry *e, struct pgr_err *err)
+{
+	const char *path = e->path;
 	uint8_t sum[PGR_DIGEST_MAX];
 	struct pgr_digest *d = NULL;
 	struct stat st;
 	uint64_t size;
 	size_t len;
-	int fd, rc;
+	int fd, rc = open_kept(r, e, &fd, &st, err);
 
-	if (pgr_localtree_open(r->sys, r->layout, path, &fd, err) != PGR_OK)
-		return PGR_ERR;
-	rc = r->sys->fstat(r->sys, fd, &st) == 0 ? PGR_OK : pgr_err_sys(err, errno, "could not stat file \"%s\"", path);
-	if (rc == PGR_OK)
-		rc = pgr_digest_new(&d, algo, err);
+	if (rc != PGR_OK)
+		return rc == PGR_MORE ? PGR_OK : PGR_ERR;
+	rc = pgr_digest_new(&d, algo, err);
 	if (rc == PGR_OK)
 		rc = sum_fd(r, fd, path, d, &size, err);
 	if (rc == PGR_OK)
@@ -80,7 +107,7 @@ int pgr_delta_kept_add(struct pgr_run *r, struct pgr_manifest_writer *w, enum pg
 
 	for (size_t i = 0; i < t->n; i++)
 		if (pgr_delta_kept_has(r, &t->entries[i]) && pgr_filelist_find(&r->list, t->entries[i].path) == NULL &&
-		    add_kept_file(r, w, algo, t->entries[i].path, err) != PGR_OK)
+		    add_kept_file(r, w, algo, &t->entries[i], err) != PGR_OK)
 			return PGR_ERR;
 	return PGR_OK;
 }

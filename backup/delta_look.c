@@ -66,9 +66,10 @@ int pgr_delta_look_apart(struct pgr_run *r, struct pgr_err *err)
 
 int pgr_delta_look_scan(struct pgr_run *r, const struct pgr_bb_tablespace *list, size_t n, struct pgr_err *err)
 {
-	if (check_apart(r, list, n, err) != PGR_OK)
+	if (check_apart(r, list, n, err) != PGR_OK ||
+	    pgr_localtree_scan(&r->delta.tree, r->sys, r->layout, err) != PGR_OK)
 		return PGR_ERR;
-	return pgr_localtree_scan(&r->delta.tree, r->sys, r->layout, err);
+	return pgr_olddir_check_idle(r->delta.dir, r->layout, &r->delta.tree, &r->delta.keep, err);
 }
 
 /* A finished directory has nothing of that kind. */
@@ -89,9 +90,7 @@ int pgr_delta_look_compare(struct pgr_run *r, const struct pgr_bb_tablespace *li
 {
 	if (!pgr_delta_seed_is_on(r))
 		return PGR_OK;
-	if (check_apart(r, list, n, err) != PGR_OK)
-		return PGR_ERR;
-	if (pgr_localtree_scan(&r->delta.tree, r->sys, r->layout, err) != PGR_OK)
+	if (pgr_delta_look_scan(r, list, n, err) != PGR_OK)
 		return PGR_ERR;
 	if (pgr_delta_plan_make(&r->delta.plan, &r->list, &r->delta.tree, r->layout, &r->delta.keep, err) != PGR_OK)
 		return PGR_ERR;
@@ -130,9 +129,7 @@ int pgr_delta_look_full(struct pgr_run *r, const struct pgr_bb_tablespace *list,
 
 	if (!pgr_delta_seed_is_on(r))
 		return PGR_OK;
-	if (check_apart(r, list, n, err) != PGR_OK)
-		return PGR_ERR;
-	if (pgr_localtree_scan(&d->tree, r->sys, r->layout, err) != PGR_OK)
+	if (pgr_delta_look_scan(r, list, n, err) != PGR_OK)
 		return PGR_ERR;
 	rc = list_version_dirs(r, &stays, err);
 	if (rc == PGR_OK)

@@ -1,5 +1,5 @@
 /*
- * --delta, before the first change: whether the directories are not the server's own, what is in them, and what is to
+ * --delta, before the first change: whether the directories are nobody's who works in them, what is in them, and what is to
  * be done with it.  Internal to backup/.
  */
 #ifndef PGR_BACKUP_DELTA_LOOK_H

@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "backup/delta_kept.h"
-#include "backup/delta_look.h"
 #include "backup/delta_plan.h"
 #include "backup/finish.h"
 #include "backup/lanes.h"
@@ -102,7 +101,7 @@ int pgr_delta_tell_dry_run(struct pgr_run *r, struct pgr_err *err)
 	pgr_run_phase(r, PGR_PHASE_COPY);
 	if (r->source == &pgr_summary_seed)
 		return pgr_summary_seed_look(r, err);
-	rc = pgr_delta_seed_compares(r) ? pgr_lanes_seed_compare(r, err) : pgr_delta_look_full(r, NULL, 0, err);
+	rc = pgr_delta_seed_compares(r) ? pgr_lanes_seed_compare(r, err) : pgr_stream_seed_look(r, err);
 	if (rc != PGR_OK)
 		return PGR_ERR;
 	pgr_run_report(r, true);

@@ -254,6 +254,15 @@ static void base_is(struct pgr_olddir *d, pgr_lsn lsn, pgr_tli tli)
 	d->base_tli = lsn != PGR_LSN_INVALID ? tli : 0;
 }
 
+/* It only tells whose the directory is. */
+static void distrust_state(struct pgr_olddir *d)
+{
+	d->state.start = PGR_LSN_INVALID;
+	d->state.tli = 0;
+	d->state.whole = false;
+	d->state.fresh = false;
+}
+
 /* A server may have had a state in its own directory, left by a run that ended just after writing it; a copy has it. */
 static int distrust_foreign_state(struct pgr_olddir *d, struct pgr_err *err)
 {
@@ -261,19 +270,18 @@ static int distrust_foreign_state(struct pgr_olddir *d, struct pgr_err *err)
 
 	if (d->sys->fstat(d->sys, d->fd, &st) != 0)
 		return pgr_err_sys(err, errno, "could not stat directory \"%s\"", d->path);
-	if (d->state.inode == (uint64_t)st.st_ino)
-		return PGR_OK;
-	d->state.start = PGR_LSN_INVALID;
-	d->state.tli = 0;
-	d->state.whole = false;
-	d->state.fresh = false;
+	if (d->state.inode != (uint64_t)st.st_ino)
+		distrust_state(d);
 	return PGR_OK;
 }
 
-static int be_unfinished(struct pgr_olddir *d, struct found *state, struct pgr_err *err)
+/* With a pg_control in its place (a damaged one) a server may have run since the state was written. */
+static int be_unfinished(struct pgr_olddir *d, struct found *state, bool has_run, struct pgr_err *err)
 {
 	if (take_state(d, state, err) != PGR_OK || distrust_foreign_state(d, err) != PGR_OK)
 		return PGR_ERR;
+	if (has_run)
+		distrust_state(d);
 	d->kind = PGR_OLDDIR_UNFINISHED;
 	d->is_backup = d->state.start != PGR_LSN_INVALID;
 	if (!d->state.whole)
@@ -362,12 +370,12 @@ static int judge(struct pgr_olddir *d, struct found *control, struct found *asid
 		return refuse_two(d, err);
 	if (aside->there) {
 		(void)parse_control(d, aside);
-		return be_unfinished(d, state, err);
+		return be_unfinished(d, state, false, err);
 	}
 	if (control->there && parse_control(d, control) == PGR_OK)
 		return be_copy(d, err);
 	if (state->there)
-		return be_unfinished(d, state, err);
+		return be_unfinished(d, state, control->there, err);
 	return control->there ? refuse_damaged(d, control, err) : judge_other(d, err);
 }
 

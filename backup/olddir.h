@@ -17,7 +17,9 @@
 #include "common/lsn.h"
 
 struct pgr_client;
+struct pgr_keep;
 struct pgr_layout;
+struct pgr_localtree;
 struct pgr_olddir;
 struct pgr_sys;
 
@@ -51,7 +53,8 @@ struct pgr_olddir_state {
  * an empty pg_wal, or a link to such a one, empty tablespaces in place.  The refusals, each PGR_E_USAGE and naming the
  * directory:
  * - another pgr-basebackup works in it
- * - a server runs in it: postmaster.pid names a live process (also one that we may not signal), or does not tell
+ * - a server runs in it: postmaster.pid names a live process (also one that we may not signal), or a shared memory
+ *   segment to which processes of an ended one are still attached, or does not tell
  * - it is not empty and no data directory; it is no directory
  * - pg_control is damaged, and so nothing tells whose cluster it is (but for the state, when that is there)
  * - the state cannot be read, or there are two different pg_controls
@@ -107,6 +110,17 @@ int pgr_olddir_check_apart(const struct pgr_olddir *d, struct pgr_layout *layout
  */
 int pgr_olddir_check_apart_by_name(const struct pgr_olddir *d, const struct pgr_layout *layout, bool server_is_local,
 				   const char *const *locations, struct pgr_err *err) PGR_MUST_USE;
+
+/*
+ * Whether nobody works here: no process of a server has its working directory in it, and nobody has a file open for
+ * writing that lies in the data directory, the WAL directory or a tablespace (`tree`; but for what is kept).  So a
+ * server is seen that has lost its lock file; one in another container, whose processes have no numbers here; processes
+ * that have outlived their postmaster; and another server whose WAL or tablespaces are linked from here, as they are
+ * from a copy of its directory.  What is closed within two seconds was about to end.  PGR_E_USAGE: somebody does. Where
+ * the file system cannot tell (over a network) no writers are seen, nor is a server that has no file open for writing.
+ */
+int pgr_olddir_check_idle(const struct pgr_olddir *d, const struct pgr_layout *layout, const struct pgr_localtree *tree,
+			  const struct pgr_keep *keep, struct pgr_err *err) PGR_MUST_USE;
 
 /*
  * The first change: writes the state, sets pg_control aside, removes backup_manifest, backup_manifest.tmp,

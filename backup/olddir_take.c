@@ -6,6 +6,7 @@
 #include "backup/olddir_in.h"
 #include "backup/pidfile.h"
 #include "backup/seed_state.h"
+#include "backup/wipe.h"
 #include "common/fs_durable.h"
 #include "common/sys.h"
 
@@ -169,7 +170,7 @@ static int remove_leftovers(const struct pgr_olddir *d, int root, struct pgr_err
 	static const char *const names[] = {PGR_MANIFEST_NAME, PGR_MANIFEST_TMP, PGR_PIDFILE_NAME, "postmaster.opts"};
 
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
-		if (remove_file(d, root, "", names[i], err) != PGR_OK)
+		if (pgr_wipe(d->sys, root, d->path, names[i], err) != PGR_OK)
 			return PGR_ERR;
 	return sync_dir(d, root, "", err);
 }

@@ -4,6 +4,8 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ipc.h>
+#include <sys/shm.h>
 #include <unistd.h>
 
 #include "common/fs_io.h"
@@ -66,6 +68,76 @@ static int check_process(const struct pgr_sys *sys, pid_t pid, const char *where
 			    (long)pid, where);
 }
 
+/* ---- processes that have outlived their postmaster ---- */
+
+/* How long they may take to notice. */
+#define TRIES	20
+#define WAIT_MS 100
+
+#define SEGMENT_LINE 7 /* LOCK_FILE_LINE_SHMEM_KEY: "  5432001    196610" */
+
+static const char *skip_lines(const char *text, int n)
+{
+	for (; n > 0 && text != NULL; n--) {
+		text = strchr(text, '\n');
+		text += text != NULL;
+	}
+	return text;
+}
+
+static bool take_number(const char **at, uint64_t *out)
+{
+	const char *p = *at + strspn(*at, " ");
+	size_t n = strspn(p, "0123456789");
+
+	*at = p + n;
+	return pgr_num_u64(p, n, out);
+}
+
+/* The key is an int that was written as an unsigned long; 0 is IPC_PRIVATE, which none of a server's ever is. */
+static bool parse_segment(const char *text, key_t *key, int *id)
+{
+	uint64_t k, i;
+
+	text = skip_lines(text, SEGMENT_LINE - 1);
+	if (text == NULL || !take_number(&text, &k) || !take_number(&text, &i) || i > INT32_MAX)
+		return false;
+	*key = (key_t)(uint32_t)k;
+	*id = (int)i;
+	return *key != 0;
+}
+
+/* Each process of a server is attached to its segment, which a postmaster that was killed leaves (PGSharedMemoryIsInUse
+ * of src/backend/port/sysv_shmem.c). */
+static bool is_attached(key_t key, int id)
+{
+	struct shmid_ds ds;
+
+	return shmctl(id, IPC_STAT, &ds) == 0 && ds.shm_perm.__key == key && ds.shm_nattch > 0;
+}
+
+static int check_segment(const struct pgr_sys *sys, const char *text, const char *where, struct pgr_err *err)
+{
+	key_t key;
+	int id;
+
+	if (!parse_segment(text, &key, &id))
+		return PGR_OK;
+	for (int i = 0; is_attached(key, id); i++) {
+		if (i == TRIES) {
+			pgr_err_set(err, PGR_E_USAGE,
+				    "processes of a server that has ended are still running in directory \"%s\"",
+				    where);
+			return pgr_err_hint(err,
+					    "They are attached to the shared memory segment %d.  If they are not of a "
+					    "server, remove the file \"%s/" PGR_PIDFILE_NAME "\".",
+					    id, where);
+		}
+		(void)sys->poll(sys, NULL, 0, WAIT_MS);
+	}
+	return PGR_OK;
+}
+
 int pgr_pidfile_check(const struct pgr_sys *sys, int dirfd, const char *where, struct pgr_err *err)
 {
 	char *text;
@@ -81,6 +153,8 @@ int pgr_pidfile_check(const struct pgr_sys *sys, int dirfd, const char *where, s
 		rc = unknown(where, "\"" PGR_PIDFILE_NAME "\" names no process", err);
 	else
 		rc = check_process(sys, pid, where, err);
+	if (rc == PGR_OK)
+		rc = check_segment(sys, text, where, err);
 	free(text);
 	return rc;
 }

@@ -13,8 +13,9 @@ struct pgr_sys;
 #define PGR_PIDFILE_NAME "postmaster.pid"
 
 /*
- * PGR_OK: there is no such file below the open directory, or the process that it names has ended.  PGR_E_USAGE: that
- * process lives (perhaps another user's), or the file does not tell.  `where` is the directory's name for messages.
+ * PGR_OK: there is no such file below the open directory, or the process that it names has ended, and no other one is
+ * attached to that server's shared memory.  PGR_E_USAGE: that process lives (perhaps another user's), or others that it
+ * has started do, for two seconds now; or the file does not tell.  `where` is the directory's name for messages.
  */
 int pgr_pidfile_check(const struct pgr_sys *sys, int dirfd, const char *where, struct pgr_err *err) PGR_MUST_USE;
 

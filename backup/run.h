@@ -142,7 +142,8 @@ int pgr_stream_seed_receive(struct pgr_run *r, pgr_seed_archive_fn *fn, void *ar
 			    struct pgr_err *err) PGR_MUST_USE;
 int pgr_stream_seed_end(struct pgr_run *r, struct pgr_err *err) PGR_MUST_USE;
 int pgr_stream_seed_verify(struct pgr_run *r, struct pgr_err *err) PGR_MUST_USE;
-/* For a dry run, in place of the source's steps: compares, and fetches nothing. */
+/* For a dry run, in place of the source's steps: prepares the tablespaces and plans; compares, and fetches nothing. */
+int pgr_stream_seed_look(struct pgr_run *r, struct pgr_err *err) PGR_MUST_USE;
 int pgr_lanes_seed_compare(struct pgr_run *r, struct pgr_err *err) PGR_MUST_USE;
 
 /* Ends what a source still holds; NULLs are allowed. */

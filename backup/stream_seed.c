@@ -9,10 +9,13 @@
 #include "backup/finish.h"
 #include "backup/inflate.h"
 #include "backup/layout.h"
+#include "backup/listing.h"
 #include "backup/readahead.h"
 #include "backup/run.h"
 #include "backup/run_meter.h"
+#include "backup/sql.h"
 #include "backup/stream_check.h"
+#include "backup/summary_facts.h"
 #include "backup/tar_seed.h"
 #include "common/digest.h"
 #include "common/stop.h"
@@ -100,6 +103,49 @@ static int stream_start(struct pgr_run *r, struct pgr_err *err)
 		return PGR_ERR;
 	return pgr_delta_look_full(r, list, n, err);
 }
+
+/* ---- a dry run ---- */
+
+/* Not who is asked for a password for it: that can be told without. */
+static int ask_tablespaces(struct pgr_run *r, struct pgr_bb_tablespace **list, size_t *n, struct pgr_err *err)
+{
+	int (*ask)(void *, char **, struct pgr_err *) = r->params->ask_password;
+	struct pgr_client *sql;
+	int rc;
+
+	r->params->ask_password = NULL;
+	rc = pgr_sql_open(&sql, r->params, r->sys, r->stop, r->opts->notice, r->opts->arg, err);
+	r->params->ask_password = ask;
+	if (rc != PGR_OK)
+		return PGR_ERR;
+	rc = pgr_summary_facts_spaces(sql, list, n, err);
+	pgr_client_free(sql);
+	return rc;
+}
+
+/* BASE_BACKUP names the tablespaces when it has begun; but whoever may log in to a database may ask for them. */
+int pgr_stream_seed_look(struct pgr_run *r, struct pgr_err *err)
+{
+	struct pgr_bb_tablespace *list = NULL;
+	size_t n = 0;
+	int rc = ask_tablespaces(r, &list, &n, err);
+
+	if (rc != PGR_OK) {
+		if (err->cls == PGR_E_STOPPED || err->cls == PGR_E_NOMEM || err->cls == PGR_E_SYSTEM)
+			return PGR_ERR;
+		pgr_run_warning(
+			r, "what is in tablespaces is not looked at, since the server cannot be asked for them: %s",
+			err->msg);
+		return pgr_delta_look_full(r, NULL, 0, err);
+	}
+	rc = pgr_layout_prepare_tablespaces(r->layout, list, n, err);
+	if (rc == PGR_OK)
+		rc = pgr_delta_look_full(r, list, n, err);
+	pgr_listing_tablespaces_free(list, n);
+	return rc;
+}
+
+/* ---- copy ---- */
 
 void pgr_stream_seed_on_file(void *arg, const char *path)
 {

@@ -3,8 +3,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <sys/file.h>
+#include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -84,6 +86,44 @@ static int real_fallocate(SELF, int fd, int mode, off_t off, off_t len)
 static int real_flock(SELF, int fd, int operation)
 {
 	return flock(fd, operation);
+}
+
+/* Elsewhere (over a network, say) a refusal of the lease has other reasons as well. */
+static bool has_local_leases(int fd)
+{
+	static const unsigned long types[] = {
+		0xEF53,	    /* ext2 to ext4 */
+		0x58465342, /* xfs */
+		0x9123683E, /* btrfs */
+		0x2FC12FC1, /* zfs */
+		0xF2F52010, /* f2fs */
+		0xCA451A4E, /* bcachefs */
+		0x01021994, /* tmpfs */
+	};
+	struct statfs fs;
+
+	if (fstatfs(fd, &fs) != 0)
+		return false;
+	for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++)
+		if ((unsigned long)fs.f_type == types[i])
+			return true;
+	return false;
+}
+
+/*
+ * A read lease is given only where nobody writes, in whatever container.  Whoever opens the file for writing in this
+ * moment waits until it is given back; of that we are told by a signal, which must be one that is ignored.
+ */
+static int real_probe_writers(SELF, int fd)
+{
+	if (!has_local_leases(fd)) {
+		errno = EOPNOTSUPP;
+		return -1;
+	}
+	if (fcntl(fd, F_SETSIG, SIGURG) != 0 || fcntl(fd, F_SETLEASE, F_RDLCK) != 0)
+		return -1;
+	(void)fcntl(fd, F_SETLEASE, F_UNLCK); /* the close would do it, too */
+	return 0;
 }
 
 static int real_fstat(SELF, int fd, struct stat *st)
@@ -207,6 +247,7 @@ const struct pgr_sys *pgr_sys_real(void)
 		.sync_file_range = real_sync_file_range,
 		.fallocate = real_fallocate,
 		.flock = real_flock,
+		.probe_writers = real_probe_writers,
 		.fstat = real_fstat,
 		.fstatvfs = real_fstatvfs,
 		.fstatat = real_fstatat,

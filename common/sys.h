@@ -37,6 +37,9 @@ struct pgr_sys {
 	int (*sync_file_range)(const struct pgr_sys *, int fd, off_t off, off_t len, unsigned flags);
 	int (*fallocate)(const struct pgr_sys *, int fd, int mode, off_t off, off_t len);
 	int (*flock)(const struct pgr_sys *, int fd, int operation);
+	/* fcntl, by a lease for a moment.  0: nobody has the file that was opened for reading open for writing; EAGAIN:
+	   somebody has; any other errno: that cannot be told */
+	int (*probe_writers)(const struct pgr_sys *, int fd);
 	int (*fstat)(const struct pgr_sys *, int fd, struct stat *st);
 	int (*fstatvfs)(const struct pgr_sys *, int fd, struct statvfs *st);
 	int (*fstatat)(const struct pgr_sys *, int dirfd, const char *path, struct stat *st, int flags);

@@ -167,6 +167,14 @@ static int fault_flock(const struct pgr_sys *sys, int fd, int operation)
 	return fails(f, "flock", NULL) ? -1 : f->real->flock(f->real, fd, operation);
 }
 
+/* That it cannot be told is no failure. */
+static int fault_probe_writers(const struct pgr_sys *sys, int fd)
+{
+	struct pgr_fault_sys *f = fault_of(sys);
+
+	return f->real->probe_writers(f->real, fd);
+}
+
 static int fault_fstat(const struct pgr_sys *sys, int fd, struct stat *st)
 {
 	struct pgr_fault_sys *f = fault_of(sys);
@@ -344,6 +352,7 @@ static const struct pgr_sys fault_calls = {
 	.sync_file_range = fault_sync_file_range,
 	.fallocate = fault_fallocate,
 	.flock = fault_flock,
+	.probe_writers = fault_probe_writers,
 	.fstat = fault_fstat,
 	.fstatvfs = fault_fstatvfs,
 	.fstatat = fault_fstatat,

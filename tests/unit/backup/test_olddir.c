@@ -3,10 +3,15 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <sys/ipc.h>
+#include <sys/prctl.h>
+#include <sys/shm.h>
 #include <sys/wait.h>
 
 #include "backup/bbstream.h"
+#include "backup/keep.h"
 #include "backup/layout.h"
+#include "backup/localtree.h"
 #include "backup/olddir.h"
 #include "backup/pidfile.h"
 #include "backup/seed_state.h"
@@ -498,13 +503,21 @@ END_TEST
 
 START_TEST(unfinished_damaged)
 {
+	struct pgr_olddir_state s = ours;
+
 	make_copy();
 	damage("data/global/pg_control");
-	write_state(&ours);
+	/* the state may be of long ago, and a server have run since: no run leaves this */
+	s.start = START;
+	s.tli = 2;
+	s.fresh = true;
+	write_state(&s);
 	look_finds(PGR_OLDDIR_UNFINISHED);
 	ck_assert_ptr_null(pgr_olddir_control(dir));
+	ck_assert(!pgr_olddir_state(dir)->fresh && !pgr_olddir_is_backup(dir));
 	base_is(0, 0);
 	again();
+	write_state(&ours);
 	set_aside();
 	look_finds(PGR_OLDDIR_UNFINISHED);
 	ck_assert_ptr_null(pgr_olddir_control(dir));
@@ -712,6 +725,55 @@ START_TEST(pid_unreadable)
 	ck_assert_int_eq(check_pidfile(&sys), PGR_ERR);
 	sqls_check_err(&err, PGR_E_SYSTEM, "postmaster.pid");
 	open_errno = ENOENT;
+	must(check_pidfile(&sys));
+}
+END_TEST
+
+/* The segment by which a server's processes know each other; the number in the file is an unsigned long. */
+static void write_segment(int key, int id)
+{
+	char text[PATH_MAX + 128];
+
+	snprintf(text, sizeof(text), "%d\n%s\n1700000000\n5432\n/tmp\nlocalhost\n%9lu %9lu\nready   \n", getpid(), data,
+		 (unsigned long)key, (unsigned long)id);
+	tmp_write(&tree, "data/" PGR_PIDFILE_NAME, text);
+}
+
+static int no_poll(const struct pgr_sys *sys, struct pollfd *fds_, nfds_t n, int ms)
+{
+	(void)sys;
+	(void)fds_;
+	(void)n;
+	(void)ms;
+	return 0;
+}
+
+/* A postmaster that was killed leaves processes that still write. */
+START_TEST(pid_orphans)
+{
+	struct pgr_sys sys = *pgr_sys_real();
+	int key = (int)(0x80000000u | (unsigned)getpid()), id = shmget(key, 100, IPC_CREAT | IPC_EXCL | 0600);
+	void *at;
+
+	if (id < 0 && errno == ENOSYS)
+		return;
+	ck_assert_int_ge(id, 0);
+	sys.poll = no_poll;
+	make_copy();
+	write_segment(key, id);
+	must(check_pidfile(&sys)); /* nobody is attached */
+	at = shmat(id, NULL, 0);
+	check_failed(check_pidfile(&sys), PGR_E_USAGE,
+		     "processes of a server that has ended are still running in directory \"%s\"", data);
+	ck_assert_msg(strstr(err.hint, PGR_PIDFILE_NAME) != NULL, "%s", err.hint);
+	write_segment(key + 1, id); /* somebody else's, by now */
+	must(check_pidfile(&sys));
+	write_segment(0, id);
+	must(check_pidfile(&sys));
+	write_segment(key, id);
+	ck_assert_int_eq(shmdt(at), 0);
+	must(check_pidfile(&sys));
+	ck_assert_int_eq(shmctl(id, IPC_RMID, NULL), 0);
 	must(check_pidfile(&sys));
 }
 END_TEST
@@ -1063,6 +1125,23 @@ START_TEST(finish_without_take_over)
 }
 END_TEST
 
+/* With the new pg_control in its place it is a copy like others, and the state says nothing. */
+START_TEST(settled_with_control)
+{
+	make_copy();
+	look();
+	must(take(&ours));
+	settle(true);
+	write_control("data/global/pg_control", REDO + 0x100);
+	again();
+	look_finds(PGR_OLDDIR_COPY);
+	base_is(REDO + 0x100, 3);
+	must(take(&ours));
+	must(finish(true));
+	ck_assert_uint_eq(tmp_entries(data), 3);
+}
+END_TEST
+
 /* Two runs find nothing, and both make the directory. */
 START_TEST(missing_for_two)
 {
@@ -1361,9 +1440,14 @@ START_TEST(finish_killed)
 		again();
 		ck_assert(!tmp_exists(&tree, "data/global/pg_control"));
 		look();
-		if (killed)
+		if (killed) {
+			/* from where on is known: as before, or as of this run */
+			pgr_tli tli;
+			pgr_lsn base = pgr_olddir_base(dir, &tli);
+
 			ck_assert_int_eq(pgr_olddir_kind(dir), PGR_OLDDIR_UNFINISHED);
-		else
+			ck_assert(base == START || ((_i == COPY || _i == UNFINISHED) && base == REDO));
+		} else
 			ck_assert_int_eq(pgr_olddir_kind(dir),
 					 _i == FRESH || _i == NOTHING ? PGR_OLDDIR_EMPTY : PGR_OLDDIR_BARE);
 		again();
@@ -1394,6 +1478,21 @@ START_TEST(finish_faults)
 		again();
 		remove_data();
 	}
+}
+END_TEST
+
+/* Directories in the place of what goes are no reason to stop when pg_control is gone already. */
+START_TEST(takes_odd_leftovers)
+{
+	make_copy();
+	ck_assert_int_eq(unlink(tmp_at(&tree, "data/backup_manifest")), 0);
+	ck_assert_int_eq(unlink(tmp_at(&tree, "data/postmaster.opts")), 0);
+	tmp_mkdir(&tree, "data/backup_manifest", 0700);
+	tmp_write(&tree, "data/backup_manifest/x", "x");
+	tmp_mkdir(&tree, "data/postmaster.opts", 0700);
+	look();
+	must(take(&ours));
+	ck_assert(!tmp_exists(&tree, "data/backup_manifest") && !tmp_exists(&tree, "data/postmaster.opts"));
 }
 END_TEST
 
@@ -1622,6 +1721,156 @@ START_TEST(apart_by_name)
 }
 END_TEST
 
+/* ---- idle ---- */
+
+static const struct pgr_keep no_keep;
+static unsigned waits;
+static int writer, writer_ends_after;
+
+static int count_wait(const struct pgr_sys *sys, struct pollfd *fds_, nfds_t n, int ms)
+{
+	(void)sys;
+	(void)fds_;
+	ck_assert_uint_eq(n, 0);
+	ck_assert_int_gt(ms, 0);
+	if (++waits == (unsigned)writer_ends_after)
+		close(writer);
+	return 0;
+}
+
+static const char *const servers_files[] = {"data/global/1262",
+					    "data/base/1",
+					    "data/pg_wal/0000000100000000000000A0",
+					    "space/PG_15_202209061/16390",
+					    "data/current.log",
+					    "data/pg_ident.conf",
+					    "space/others"};
+#define NSERVERS 5 /* the others are not looked at */
+
+static void begin_idle(struct pgr_localtree *t, const struct pgr_sys *sys)
+{
+	begin_apart(true);
+	for (int i = 0; i < COUNT(servers_files); i++)
+		tmp_write(&tree, servers_files[i], "x");
+	must(pgr_localtree_scan(t, pgr_sys_real(), layout, &err));
+	must(pgr_olddir_open(&dir, sys, data, &err));
+	waits = 0;
+	writer_ends_after = 0;
+}
+
+static bool sees_writers(void)
+{
+	int fd = open(tmp_at(&tree, servers_files[0]), O_RDWR), other = open(tmp_at(&tree, servers_files[0]), O_RDONLY);
+	bool yes = pgr_sys_real()->probe_writers(pgr_sys_real(), other) != 0 && errno == EAGAIN;
+
+	close(fd);
+	close(other);
+	return yes;
+}
+
+/* By whatever process, if only the kernel is the same; here it is this one.  Readers do not count. */
+START_TEST(idle)
+{
+	struct pgr_localtree t = {0};
+	struct pgr_sys sys = *pgr_sys_real();
+	char want[2 * PATH_MAX];
+	int reader;
+
+	sys.poll = count_wait;
+	begin_idle(&t, &sys);
+	reader = open(tmp_at(&tree, servers_files[_i]), O_RDONLY);
+	must(pgr_olddir_check_idle(dir, layout, &t, &no_keep, &err));
+	ck_assert_uint_eq(waits, 0);
+	if (sees_writers()) {
+		writer = open(tmp_at(&tree, servers_files[_i]), O_RDWR);
+		if (_i < NSERVERS) {
+			snprintf(want, sizeof(want), "%s/%s", data,
+				 _i == 3 ? "pg_tblspc/16385/PG_15_202209061/16390" : servers_files[_i] + 5);
+			check_failed(pgr_olddir_check_idle(dir, layout, &t, &no_keep, &err), PGR_E_USAGE,
+				     "file \"%s\" is open for writing in another process", want);
+			ck_assert_ptr_nonnull(strstr(err.hint, "container"));
+			ck_assert_uint_ge(waits, 10);
+			waits = 0;
+			writer_ends_after = 5; /* a server that was about to end */
+		}
+		must(pgr_olddir_check_idle(dir, layout, &t, &no_keep, &err));
+		if (_i >= NSERVERS)
+			close(writer);
+	}
+	close(reader);
+	pgr_localtree_fini(&t);
+	again();
+	free_layout();
+}
+END_TEST
+
+/* A server whose lock file somebody has removed; a shell may have its working directory there. */
+START_TEST(working_directory)
+{
+	struct pgr_localtree t = {0};
+	int to_child[2], from_child[2], status;
+	char c = 'x';
+	pid_t pid;
+
+	begin_idle(&t, pgr_sys_real());
+	ck_assert(pipe(to_child) == 0 && pipe(from_child) == 0);
+	pid = fork();
+	if (pid == 0) {
+		close(to_child[1]);
+		if (prctl(PR_SET_NAME, _i == 0 ? "postgres" : "bash") != 0 || chdir(data) != 0 ||
+		    write(from_child[1], &c, 1) != 1)
+			_exit(1);
+		_exit(read(to_child[0], &c, 1) == 0 ? 0 : 1);
+	}
+	ck_assert_int_gt(pid, 0);
+	ck_assert_int_eq(read(from_child[0], &c, 1), 1);
+	if (_i == 0)
+		check_failed(pgr_olddir_check_idle(dir, layout, &t, &no_keep, &err), PGR_E_USAGE,
+			     "a server is running in directory \"%s\" (process %ld)", data, (long)pid);
+	else
+		must(pgr_olddir_check_idle(dir, layout, &t, &no_keep, &err));
+	for (int i = 0; i < 2; i++) {
+		close(to_child[i]);
+		close(from_child[i]);
+	}
+	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+	must(pgr_olddir_check_idle(dir, layout, &t, &no_keep, &err));
+	pgr_localtree_fini(&t);
+	again();
+	free_layout();
+}
+END_TEST
+
+/* What vanishes meanwhile, and where nothing can be told. */
+static int tells_nothing(const struct pgr_sys *sys, int fd)
+{
+	(void)sys;
+	(void)fd;
+	errno = EOPNOTSUPP;
+	return -1;
+}
+
+START_TEST(idle_or_not)
+{
+	struct pgr_localtree t = {0};
+	struct pgr_sys sys = *pgr_sys_real();
+
+	sys.poll = count_wait;
+	begin_idle(&t, &sys);
+	ck_assert_int_eq(unlink(tmp_at(&tree, servers_files[0])), 0);
+	ck_assert_int_eq(unlink(tmp_at(&tree, servers_files[3])), 0);
+	ck_assert_int_eq(rmdir(tmp_at(&tree, "space/PG_15_202209061")), 0);
+	must(pgr_olddir_check_idle(dir, layout, &t, &no_keep, &err));
+	sys.probe_writers = tells_nothing;
+	writer = open(tmp_at(&tree, servers_files[1]), O_RDWR);
+	must(pgr_olddir_check_idle(dir, layout, &t, &no_keep, &err));
+	close(writer);
+	pgr_localtree_fini(&t);
+	again();
+	free_layout();
+}
+END_TEST
+
 /* ---- the suite ---- */
 
 static void add_looking(TCase *t)
@@ -1659,6 +1908,7 @@ static void add_pidfile(TCase *t)
 	tcase_add_test(t, pid_kill);
 	tcase_add_loop_test(t, pid_odd, 0, COUNT(bad_pids));
 	tcase_add_test(t, pid_unreadable);
+	tcase_add_test(t, pid_orphans);
 }
 
 static void add_server(TCase *t)
@@ -1682,7 +1932,9 @@ static void add_taking(TCase *t)
 	tcase_add_loop_test(t, takes_without_base, 0, 2);
 	tcase_add_test(t, takes_two_controls);
 	tcase_add_loop_test(t, settled, 0, 2);
+	tcase_add_test(t, takes_odd_leftovers);
 	tcase_add_test(t, finish_without_take_over);
+	tcase_add_test(t, settled_with_control);
 	tcase_add_test(t, missing_for_two);
 	tcase_add_test(t, replaced_meanwhile);
 	tcase_add_test(t, started_before);
@@ -1702,6 +1954,9 @@ static void add_apart(TCase *t)
 	tcase_add_test(t, apart_leftovers);
 	tcase_add_test(t, apart_faults);
 	tcase_add_test(t, apart_by_name);
+	tcase_add_loop_test(t, idle, 0, COUNT(servers_files));
+	tcase_add_test(t, idle_or_not);
+	tcase_add_loop_test(t, working_directory, 0, 2);
 }
 
 static Suite *olddir_suite(void)
