@@ -7,10 +7,11 @@ import shutil
 
 import pytest
 
-from pgrtest import conninfo, content
+from pgrtest import conninfo, content, installs, powercut
 from pgrtest.churn import Churn
 from pgrtest.delta import Scene
 from pgrtest.oldcopies import DISTURBED, SOUND
+from pgrtest.programs import failed
 from pgrtest.relay import Relay, socket_of
 from pgrtest.trees import RELATION, bytes_of, disturb, files_below, picture, relations
 
@@ -58,6 +59,22 @@ def test_read_only_files(scene):
     scene.is_right()
 
 
+@pytest.mark.parametrize("options", [["--delta", "-j1"], ["--delta=summary"]], ids=" ".join)
+def test_modes_in_other_ways(pg, scene, options):
+    if "-j1" not in options:
+        needs(pg, 17, "WAL summaries")
+    scene.seed()
+    for path, directories, files in os.walk(scene.target):
+        for name in directories + files:
+            if not os.path.islink(os.path.join(path, name)) and not name.endswith(".conf"):
+                os.chmod(os.path.join(path, name), 0o755)
+    scene.change()
+    scene.quiesce()
+    scene.make_over(*options)
+    assert all(os.stat(scene.path("pg_wal", name)).st_mode & 0o777 == 0o700 for name in (".", "archive_status"))
+    scene.is_right()
+
+
 @pytest.mark.every_major
 @pytest.mark.parametrize("kind", SOUND)
 def test_summaries(pg, scene, kind):
@@ -82,6 +99,58 @@ def test_summaries_do_not_do_for_another_history(pg, scene, kind):
     assert "hint: --delta=hash " in refused.err, str(refused)
     assert picture(scene.target) == before
     scene.make_over("--delta")
+    scene.is_right()
+
+
+@pytest.mark.every_major
+def test_summaries_do_not_do_after_pg_resetwal(pg, scene):
+    """It says of any directory that it was shut down, whatever its pages hold."""
+    needs(pg, 17, "WAL summaries")
+    scene.seed()
+    standby = scene.standby()
+    scene.change()
+    standby.kill()
+    program, _ = installs.reader_of("pg_resetwal", pg.major)
+    os.unlink(scene.path("postmaster.pid"))
+    scene.place.call([program, "-f", "-D", scene.target])
+    while scene.primary.sql(f"SELECT pg_current_wal_lsn() > '{checkpoint_of(scene)}'") != "t":
+        scene.primary.switch_wal()
+        scene.change()
+    scene.quiesce()
+    failed(scene.start_make_over(SUMMARY), "--delta=summary cannot be used", "pg_resetwal", "--delta=hash")
+    scene.make_over("--delta")
+    scene.is_right()
+
+
+def checkpoint_of(scene):
+    program, _ = installs.reader_of("pg_controldata", scene.pg.major)
+    return re.search("Latest checkpoint location: *(.*)", scene.place.call([program, scene.target]))[1]
+
+
+@pytest.mark.every_major
+def test_summaries_of_a_server_with_another_past(pg, scene):
+    """It was put back to an old snapshot, and is on the same timeline nevertheless: only the pages tell."""
+    needs(pg, 17, "WAL summaries")
+    scene.seed()
+    standby = scene.standby()
+    scene.primary.stop()
+    snapshot = scene.directory("snapshot", exists=False)
+    scene.place.copy_tree(scene.primary.data, snapshot)
+    scene.primary.start()
+    scene.primary.sql("UPDATE accounts SET balance = -1 WHERE id % 100 = 0", "UPDATE documents SET body = 'x' || body")
+    standby.wait_replayed(scene.primary.lsn())
+    standby.stop()
+    scene.primary.stop("immediate")
+    scene.place.discard(scene.primary.data)
+    os.rename(snapshot, scene.primary.data)
+    scene.primary.start()
+    for _ in range(3):
+        scene.primary.sql("UPDATE big SET b = a WHERE id % 3 = 1", "VACUUM big")
+        scene.primary.switch_wal()
+    scene.quiesce()
+    failed(scene.start_make_over(SUMMARY), "knows nothing", "another history", "--delta=hash")
+    scene.does_not_start()
+    scene.make_over(HASH)
     scene.is_right()
 
 
@@ -253,6 +322,20 @@ def test_what_is_in_tablespaces(spaced):
     scene.is_right()
 
 
+@pytest.mark.parametrize("options", [[HASH], ["--delta", "-j1"]], ids=" ".join)
+def test_links_of_tablespaces_that_lie_elsewhere(spaced, options):
+    """pg_tblspc itself is a link: nobody knows then whose those are that it leads to."""
+    scene = spaced
+    outside = os.path.join(scene.tmp, "outside")
+    shutil.move(scene.path("pg_tblspc"), outside)
+    os.symlink(outside, scene.path("pg_tblspc"))
+    scene.protect(outside, picture)
+    scene.spaces = {location: f"{here}.new" for location, here in scene.spaces.items()}
+    scene.quiesce()
+    scene.make_over(*options)
+    scene.is_right()
+
+
 @pytest.mark.long
 @pytest.mark.every_major
 def test_a_copy_that_followed_the_links(spaced):
@@ -362,6 +445,31 @@ def test_keep(pg, scene):
     assert ours(scene, *CONFIGURATION) == kept
     scene.equals_a_fresh_copy(but={*kept, "conf.d"})
     scene.follows()
+
+
+WAYS = [[HASH], ["--delta", "-j1"], [SUMMARY]]
+
+
+@pytest.mark.parametrize("options", WAYS, ids=" ".join)
+def test_links_to_configuration_stay(pg, scene, options):
+    """Where the files themselves are somebody else's business; one leads to nowhere."""
+    if SUMMARY in options:
+        needs(pg, 17, "WAL summaries")
+    configured(scene)
+    outside = scene.directory("etc")
+    for name in ("postgresql.conf", "pg_hba.conf", "server.key"):
+        shutil.move(scene.path(name), os.path.join(outside, name))
+        os.symlink(os.path.join(outside, name), scene.path(name))
+    os.unlink(scene.path("pg_ident.conf"))
+    os.symlink("/nowhere/at/all", scene.path("pg_ident.conf"))
+    scene.protect(outside, picture)
+    scene.quiesce()
+    scene.make_over(*options, "--keep=server.key")
+    links = {name for name in CONFIGURATION + ("pg_ident.conf",) if os.path.islink(scene.path(name))}
+    assert links == {"postgresql.conf", "pg_hba.conf", "server.key", "pg_ident.conf"}
+    os.unlink(scene.path("pg_ident.conf"))
+    scene.is_complete()
+    scene.equals_a_fresh_copy(but=links)
 
 
 @pytest.mark.long
@@ -533,7 +641,47 @@ def test_a_full_copy_keeps_configuration(scene):
     scene.is_right(but={"postgresql.conf", "pg_hba.conf", "pg_ident.conf"})
 
 
+# ---- the last steps
+
+
+@pytest.mark.every_major
+@pytest.mark.parametrize("way", ["hash", "summary"])
+def test_all_but_pg_control(pg, scene, way):
+    """A run that ends just before it writes pg_control has copied everything: the next one need not do it again."""
+    needs(pg, 17 if way == "summary" else 10, "WAL summaries")
+    scene.seed()
+    scene.standby().stop()
+    scene.change()
+    scene.quiesce()
+    fails = powercut.preload(scene.place, fail="create@pg_control.tmp:1:ENOSPC")
+    process = scene.run.start(*fails, scene.run.basebackup_path, *scene.command(HASH))
+    assert process.wait() == 1 and "pg_control" in process.err, str(process)
+    assert not os.path.exists(scene.path("global", "pg_control.pgr"))
+    scene.does_not_start()
+    scene.primary.sql("UPDATE big SET b = a WHERE id % 5000 = 0")
+    scene.quiesce()
+    done = scene.make_over(f"--delta={way}", "-v")
+    if way == "summary":
+        assert int(re.search(r"(\d+) files were changed in place", done.err)[1]) > 100, str(done)
+    scene.is_right()
+
+
 # ---- what is wrong on the server
+
+
+@pytest.mark.parametrize("options", WAYS, ids=" ".join)
+def test_a_manifest_that_was_not_finished(pg, scene, options):
+    """The server was made by a backup that found bad pages, say: this run makes a file of the same name."""
+    if SUMMARY in options:
+        needs(pg, 17, "WAL summaries")
+    scene.seed()
+    for top in (scene.target, scene.primary.data):
+        scene.place.write(os.path.join(top, "backup_manifest.tmp"), "{")
+    scene.change()
+    scene.make_over(*options)
+    assert os.path.exists(scene.path("backup_manifest")) == (pg.major >= 13)
+    assert not os.path.exists(scene.path("backup_manifest.tmp"))
+    scene.follows()
 
 
 def test_a_bad_page_on_the_server_is_reported(scene):

@@ -22,12 +22,12 @@ def scene(pg, clusters, run, tmp):
     return Scene(pg, clusters, run, tmp)
 
 
-def refused(scene, *words, options=(), of=None, dry=True):
-    """With --dry-run (when `dry`) and without, each time with all the words, and nothing is different afterwards."""
+def refused(scene, *words, options=(), of=None):
+    """With --dry-run and without, each time with all the words, and nothing is different afterwards."""
     tops = [scene.target, *(of or [])]
     before = [picture(top) for top in tops]
     slots, log = scene.primary.slots(), len(scene.primary.log_text())
-    for more in [["--dry-run"]] * dry + [[]]:
+    for more in [["--dry-run"], []]:
         failed(scene.start_make_over(*options, *more), *words)
         for top, was in zip(tops, before):
             assert picture(top) == was, f"{top} was changed"
@@ -59,6 +59,101 @@ def test_a_server_that_has_just_stopped(scene):
     assert os.path.exists(scene.path("postmaster.pid"))
     scene.make_over(HASH)
     scene.is_complete()
+
+
+def test_a_server_without_its_lock_file(scene):
+    """Somebody has removed it."""
+    scene.seed()
+    standby = scene.standby()
+    aside = os.path.join(scene.tmp, "aside")
+    shutil.move(scene.path("postmaster.pid"), aside)
+    for more in (["--dry-run"], [HASH], ["-j1"]):
+        failed(scene.start_make_over("--delta", *more), scene.target, "a server is running", "lock file")
+    assert os.path.exists(scene.path("global", "pg_control"))
+    shutil.move(aside, scene.path("postmaster.pid"))
+    scene.change()
+    standby.wait_replayed(scene.primary.lsn())
+    assert content.fingerprint(standby) == content.fingerprint(scene.primary)
+
+
+def test_a_server_that_lost_its_postmaster(scene):
+    """Its processes go on for a while, and write."""
+    scene.seed()
+    standby = scene.standby()
+    with standby.orphaned():
+        for more in (["--dry-run"], [HASH]):
+            failed(scene.start_make_over(*more), scene.target, "processes of a server that has ended", "postmaster.pid")
+        # whoever removes the file, as the message says
+        os.unlink(scene.path("postmaster.pid"))
+        failed(scene.start_make_over(HASH), scene.target, "a server is running")
+    scene.make_over(HASH)
+    scene.is_complete()
+
+
+def clone_of_standby(scene, *options):
+    """A running standby and, as scene.target, a copy of its directory made with cp -a: links lead to the standby's."""
+    scene.seed(*options)
+    standby = scene.standby()
+    scene.change()
+    standby.wait_replayed(scene.primary.lsn())
+    clone = os.path.join(scene.tmp, "clone")
+    standby.stop()
+    scene.place.copy_tree(scene.target, clone)
+    standby.start()
+    scene.primary.sql("UPDATE in_space SET note = 'x' WHERE id % 100 = 1" if scene.spaces else "SELECT 1")
+    standby.wait_replayed(scene.primary.lsn())
+    scene.target = clone
+    return standby
+
+
+@pytest.mark.parametrize("option", [HASH, "-j1"])
+def test_tablespaces_of_another_server(scene, option):
+    scene.space("space")
+    standby = clone_of_standby(scene)
+    before = picture(scene.target)
+    for more in (["--dry-run"], []):
+        failed(scene.start_make_over("--delta", option, *more), scene.target, "pg_tblspc", "open for writing")
+    assert picture(scene.target) == before
+    scene.primary.sql("UPDATE in_space SET note = 'y' WHERE id % 100 = 2")
+    standby.wait_replayed(scene.primary.lsn())
+    assert content.fingerprint(standby) == content.fingerprint(scene.primary)
+
+
+def test_wal_of_another_server(scene):
+    wal = scene.directory("wal", exists=False)
+    standby = clone_of_standby(scene, "--waldir", wal)
+    before = picture(scene.target)
+    for more in (["--dry-run"], []):
+        failed(scene.start_make_over(HASH, *more), scene.target, "pg_wal", "open for writing")
+    assert picture(scene.target) == before
+    standby.restart()
+    scene.change()
+    standby.wait_replayed(scene.primary.lsn())
+    assert content.fingerprint(standby) == content.fingerprint(scene.primary)
+
+
+def test_wal_that_is_none(scene):
+    """The link leads to a directory that has other things in it, too: it would be emptied."""
+    scene.cold_copy()
+    wal = scene.directory("wal")
+    shutil.move(scene.path("pg_wal"), os.path.join(wal, "pg_wal"))
+    os.symlink(wal, scene.path("pg_wal"))
+    before = [picture(scene.target), picture(wal)]
+    for more in (["--dry-run"], []):
+        failed(scene.start_make_over(HASH, *more), wal, "no WAL directory", "pg_wal")
+    assert [picture(scene.target), picture(wal)] == before
+
+
+def test_another_data_directory_inside(scene):
+    """Somebody's old backup, say; it stays when it is named."""
+    scene.cold_copy()
+    scene.place.copy_tree(scene.target, f"{scene.target}.old")
+    shutil.move(f"{scene.target}.old", scene.path("old"))
+    inside = picture(scene.path("old"))
+    refused(scene, scene.path("old"), "--keep", options=[HASH])
+    scene.make_over(HASH, "--keep=old")
+    assert picture(scene.path("old")) == inside
+    scene.follows()
 
 
 def test_a_process_of_another_user(scene):
@@ -184,8 +279,7 @@ def test_the_servers_own_tablespace(scene, options):
     scene.primary.start()
     assert list(scene.links().values()) == [location]
     scene.primary.sql("VACUUM", "CHECKPOINT")
-    # of a single stream nobody knows the tablespaces before it has begun
-    refused(scene, location, options=["--delta", *options], of=[location], dry="-j1" not in options)
+    refused(scene, location, options=["--delta", *options], of=[location])
     assert scene.primary.sql("SELECT count(*) FROM in_space") == "20000"
 
 

@@ -306,8 +306,16 @@ def files_with_several_names(scene):
 def with_other_modes(scene):
     scene.cold_copy()
     for n, name in enumerate(files_below(scene.target)):
-        if not name.endswith(".conf") and os.path.getsize(scene.path(name)) > 0:
+        if not name.endswith(".conf") or name == "postgresql.auto.conf":
             os.chmod(scene.path(name), [0o600, 0o640, 0o644, 0o777][n % 4])
+    empty = [name for name in files_below(scene.target) if os.path.getsize(scene.path(name)) == 0]
+    assert len(empty) > 20
+    for name in empty:
+        os.chmod(scene.path(name), 0o644)
+    for n, (path, directories, _) in enumerate(os.walk(scene.target)):
+        for name in directories:
+            os.chmod(os.path.join(path, name), [0o755, 0o777, 0o750][n % 3])
+    os.chmod(scene.target, 0o755)
     scene.change()
 
 

@@ -1,5 +1,6 @@
 """A PostgreSQL cluster: initdb, start, stop, kill, promote, SQL."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -146,6 +147,23 @@ class Server:
         self._postmaster.wait()
         if segment:
             subprocess.run(["ipcrm", "-m", segment], check=False, capture_output=True)
+
+    @contextlib.contextmanager
+    def orphaned(self):
+        """The postmaster is killed, its children are held up; at the end they are gone as well."""
+        segment, orphans = self._shared_memory(), children_of(self._postmaster.pid)
+        for pid in orphans:
+            os.kill(pid, signal.SIGSTOP)
+        self._postmaster.kill()
+        self._postmaster.wait()
+        try:
+            yield
+        finally:
+            for pid in orphans:
+                os.kill(pid, signal.SIGKILL)
+            wait_until(lambda: not any(os.path.exists(f"/proc/{pid}/cwd") for pid in orphans), "they have ended")
+            if segment:
+                subprocess.run(["ipcrm", "-m", segment], check=False, capture_output=True)
 
     def _shared_memory(self):
         """The System V segment by which a server knows another one on its directory; a killed server leaves it."""
