@@ -262,10 +262,10 @@ START_TEST(wal_inside_data)
 {
 	tmp_mkdir(&tree, "data/sub", 0700);
 	tmp_mkdir(&tree, "data/sub/xlog", 0700);
-	tmp_write(&tree, "data/sub/xlog/0001", "1234");
+	tmp_write(&tree, "data/sub/xlog/00000002.history", "1234");
 	make_link(tmp_at(&tree, "data/sub/xlog"), "data/pg_wal");
 	scan(pgr_sys_real());
-	check_tree("PG_VERSION f3\npg_wal l>@/data/sub/xlog\npg_wal/0001 f4\nsub d\nsub/xlog d root\n");
+	check_tree("PG_VERSION f3\npg_wal l>@/data/sub/xlog\npg_wal/00000002.history f4\nsub d\nsub/xlog d root\n");
 }
 END_TEST
 
