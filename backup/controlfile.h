@@ -38,7 +38,7 @@ struct pgr_controlfile {
 	pgr_tli min_recovery_tli;
 	pgr_lsn backup_start; /* of a backup whose end was not replayed yet, so that min_recovery says too little; else
 				 0 */
-	uint32_t wal_level; /* 0: minimal, and after pg_resetwal */
+	uint32_t wal_level;   /* 0: minimal, and after pg_resetwal */
 	uint32_t block_bytes;
 	uint32_t segment_blocks; /* RELSEG_SIZE */
 	uint32_t wal_segment_bytes;

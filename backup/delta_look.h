@@ -1,6 +1,6 @@
 /*
- * --delta, before the first change: whether the directories are nobody's who works in them, what is in them, and what is to
- * be done with it.  Internal to backup/.
+ * --delta, before the first change: whether the directories are nobody's who works in them, what is in them, and what
+ * is to be done with it.  Internal to backup/.
  */
 #ifndef PGR_BACKUP_DELTA_LOOK_H
 #define PGR_BACKUP_DELTA_LOOK_H
