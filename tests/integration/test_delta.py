@@ -127,33 +127,6 @@ def checkpoint_of(scene):
     return re.search("Latest checkpoint location: *(.*)", scene.place.call([program, scene.target]))[1]
 
 
-@pytest.mark.every_major
-def test_summaries_of_a_server_with_another_past(pg, scene):
-    """It was put back to an old snapshot, and is on the same timeline nevertheless: only the pages tell."""
-    needs(pg, 17, "WAL summaries")
-    scene.seed()
-    standby = scene.standby()
-    scene.primary.stop()
-    snapshot = scene.directory("snapshot", exists=False)
-    scene.place.copy_tree(scene.primary.data, snapshot)
-    scene.primary.start()
-    scene.primary.sql("UPDATE accounts SET balance = -1 WHERE id % 100 = 0", "UPDATE documents SET body = 'x' || body")
-    standby.wait_replayed(scene.primary.lsn())
-    standby.stop()
-    scene.primary.stop("immediate")
-    scene.place.discard(scene.primary.data)
-    os.rename(snapshot, scene.primary.data)
-    scene.primary.start()
-    for _ in range(3):
-        scene.primary.sql("UPDATE big SET b = a WHERE id % 3 = 1", "VACUUM big")
-        scene.primary.switch_wal()
-    scene.quiesce()
-    failed(scene.start_make_over(SUMMARY), "knows nothing", "another history", "--delta=hash")
-    scene.does_not_start()
-    scene.make_over(HASH)
-    scene.is_right()
-
-
 @pytest.mark.long
 @pytest.mark.every_major
 @pytest.mark.parametrize("way", ["hash", "summary"])
