@@ -112,7 +112,7 @@ def test_tablespaces_of_another_server(scene, option):
     standby = clone_of_standby(scene)
     before = picture(scene.target)
     for more in (["--dry-run"], []):
-        failed(scene.start_make_over("--delta", option, *more), scene.target, "pg_tblspc", "open for writing")
+        failed(scene.start_make_over("--delta", option, *more), scene.target, "pg_tblspc", "is in use by a server")
     assert picture(scene.target) == before
     scene.primary.sql("UPDATE in_space SET note = 'y' WHERE id % 100 = 2")
     standby.wait_replayed(scene.primary.lsn())
@@ -124,7 +124,7 @@ def test_wal_of_another_server(scene):
     standby = clone_of_standby(scene, "--waldir", wal)
     before = picture(scene.target)
     for more in (["--dry-run"], []):
-        failed(scene.start_make_over(HASH, *more), scene.target, "pg_wal", "open for writing")
+        failed(scene.start_make_over(HASH, *more), scene.target, "pg_wal", "is in use by a server")
     assert picture(scene.target) == before
     standby.restart()
     scene.change()

@@ -1804,7 +1804,7 @@ START_TEST(idle)
 }
 END_TEST
 
-/* A server whose lock file somebody has removed; a shell may have its working directory there. */
+/* A server whose lock file somebody has removed, or whose links lead to the same; a shell may work there. */
 START_TEST(working_directory)
 {
 	struct pgr_localtree t = {0};
@@ -1813,12 +1813,18 @@ START_TEST(working_directory)
 	pid_t pid;
 
 	begin_idle(&t, pgr_sys_real());
+	tmp_mkdir(&tree, "other", 0700);
+	tmp_mkdir(&tree, "other/pg_tblspc", 0700);
+	if (_i == 2)
+		ck_assert_int_eq(symlink("../data/pg_wal", tmp_at(&tree, "other/pg_wal")), 0);
+	if (_i == 3)
+		ck_assert_int_eq(symlink(space, tmp_at(&tree, "other/pg_tblspc/16385")), 0);
 	ck_assert(pipe(to_child) == 0 && pipe(from_child) == 0);
 	pid = fork();
 	if (pid == 0) {
 		close(to_child[1]);
-		if (prctl(PR_SET_NAME, _i == 0 ? "postgres" : "bash") != 0 || chdir(data) != 0 ||
-		    write(from_child[1], &c, 1) != 1)
+		if (prctl(PR_SET_NAME, _i == 1 ? "bash" : "postgres") != 0 ||
+		    chdir(_i < 2 ? data : tmp_at(&tree, "other")) != 0 || write(from_child[1], &c, 1) != 1)
 			_exit(1);
 		_exit(read(to_child[0], &c, 1) == 0 ? 0 : 1);
 	}
@@ -1827,6 +1833,15 @@ START_TEST(working_directory)
 	if (_i == 0)
 		check_failed(pgr_olddir_check_idle(dir, layout, &t, &no_keep, &err), PGR_E_USAGE,
 			     "a server is running in directory \"%s\" (process %ld)", data, (long)pid);
+	else if (_i == 2)
+		check_failed(pgr_olddir_check_idle(dir, layout, &t, &no_keep, &err), PGR_E_USAGE,
+			     "directory \"pg_wal\", to which \"%s/pg_wal\" leads, is in use by a server (process %ld)",
+			     data, (long)pid);
+	else if (_i == 3)
+		check_failed(
+			pgr_olddir_check_idle(dir, layout, &t, &no_keep, &err), PGR_E_USAGE,
+			"directory \"%s\", to which \"%s/pg_tblspc/16385\" leads, is in use by a server (process %ld)",
+			space, data, (long)pid);
 	else
 		must(pgr_olddir_check_idle(dir, layout, &t, &no_keep, &err));
 	for (int i = 0; i < 2; i++) {
@@ -1956,7 +1971,7 @@ static void add_apart(TCase *t)
 	tcase_add_test(t, apart_by_name);
 	tcase_add_loop_test(t, idle, 0, COUNT(servers_files));
 	tcase_add_test(t, idle_or_not);
-	tcase_add_loop_test(t, working_directory, 0, 2);
+	tcase_add_loop_test(t, working_directory, 0, 5);
 }
 
 static Suite *olddir_suite(void)
