@@ -343,20 +343,30 @@ static int make_durable(struct pgr_run *r, struct pgr_err *err)
 	if (pgr_delta_seed_settle(r, err) != PGR_OK ||
 	    pgr_finish_control(r->sys, r->layout, &r->control, o->sync, err) != PGR_OK)
 		return PGR_ERR;
-	return pgr_delta_seed_done(r, err);
+	r->delta.begun = false;
+	return PGR_OK;
+}
+
+/* As the stock tool: the copy stays, its manifest stays uncommitted. */
+static int leave_uncommitted(struct pgr_run *r, struct pgr_err *err)
+{
+	if (pgr_delta_seed_done(r, err) == PGR_OK)
+		*err = r->checksum_err;
+	return PGR_ERR;
 }
 
 static int commit(struct pgr_run *r, struct pgr_err *err)
 {
-	if (r->checksum_failure) { /* as the stock tool: the copy stays, its manifest stays uncommitted */
-		*err = r->checksum_err;
-		return PGR_ERR;
-	}
+	if (r->checksum_failure)
+		return leave_uncommitted(r, err);
 	if (r->manifest && r->layout != NULL) {
 		pgr_run_info(r, "renaming backup_manifest.tmp to backup_manifest");
 		if (pgr_finish_manifest(r->sys, r->layout, r->opts->sync, err) != PGR_OK)
 			return PGR_ERR;
 	}
+	/* without the manifest only the state says that the copy is whole, and so it goes last */
+	if (pgr_delta_seed_done(r, err) != PGR_OK)
+		return PGR_ERR;
 	pgr_run_phase(r, PGR_PHASE_DONE);
 	pgr_run_info(r, "base backup completed");
 	return PGR_OK;

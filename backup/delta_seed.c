@@ -208,7 +208,6 @@ int pgr_delta_seed_settle(struct pgr_run *r, struct pgr_err *err)
 
 int pgr_delta_seed_done(struct pgr_run *r, struct pgr_err *err)
 {
-	r->delta.begun = false;
 	if (!pgr_delta_seed_is_on(r))
 		return PGR_OK;
 	return pgr_olddir_finish(r->delta.dir, pgr_layout_root(r->layout, 0), r->opts->sync, err);

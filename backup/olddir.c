@@ -293,6 +293,17 @@ static int be_unfinished(struct pgr_olddir *d, struct found *state, bool has_run
 	return PGR_OK;
 }
 
+/* The run that took the backup was over but for its manifest: pg_control is written when all else is durable. */
+static bool was_settled(struct pgr_olddir *d, struct found *state, pgr_lsn start, pgr_tli tli)
+{
+	struct pgr_olddir_state s;
+	struct stat st;
+
+	return state->is_file && pgr_seed_state_parse(state->data, state->len, &s, &state->why) == PGR_OK && s.whole &&
+	       s.start == start && s.tli == tli && d->sys->fstat(d->sys, d->fd, &st) == 0 &&
+	       s.inode == (uint64_t)st.st_ino;
+}
+
 /* pg_basebackup names its manifest last, when everything is synced: before, a power cut leaves files that are cut. */
 static int was_finished(const struct pgr_olddir *d, bool *yes, struct pgr_err *err)
 {
@@ -306,7 +317,7 @@ static int was_finished(const struct pgr_olddir *d, bool *yes, struct pgr_err *e
 }
 
 /* A backup that never started has the changes since its start, not since what pg_control was when it was read. */
-static int be_copy(struct pgr_olddir *d, struct pgr_err *err)
+static int be_copy(struct pgr_olddir *d, struct found *state, struct pgr_err *err)
 {
 	struct found label = {0};
 	bool finished;
@@ -320,7 +331,8 @@ static int be_copy(struct pgr_olddir *d, struct pgr_err *err)
 	d->is_backup = label.there;
 	if (!label.there)
 		base_is(d, d->control.redo, d->control.tli);
-	else if (finished && label.is_file && pgr_label_start(label.data, label.len, &start, &tli))
+	else if (label.is_file && pgr_label_start(label.data, label.len, &start, &tli) &&
+		 (finished || was_settled(d, state, start, tli)))
 		base_is(d, start, tli);
 	found_fini(&label);
 	return PGR_OK;
@@ -357,8 +369,8 @@ static int judge_other(struct pgr_olddir *d, struct pgr_err *err)
 }
 
 /*
- * A pg_control in its place, and none aside: no run has gone further than to write the state, so that has nothing to
- * tell; it may also be of long ago, and the directory made anew since.
+ * A pg_control in its place, and none aside: a run has written no more than the state, or all but the manifest.  The
+ * state may also be of long ago, and the directory made anew since: it is believed where a backup_label says the same.
  */
 static int judge(struct pgr_olddir *d, struct found *control, struct found *aside, struct found *state,
 		 struct pgr_err *err)
@@ -373,7 +385,7 @@ static int judge(struct pgr_olddir *d, struct found *control, struct found *asid
 		return be_unfinished(d, state, false, err);
 	}
 	if (control->there && parse_control(d, control) == PGR_OK)
-		return be_copy(d, err);
+		return be_copy(d, state, err);
 	if (state->there)
 		return be_unfinished(d, state, control->there, err);
 	return control->there ? refuse_damaged(d, control, err) : judge_other(d, err);

@@ -3,8 +3,8 @@
  * starting while it is under work.
  *
  * While a run is under way the directory has PGR_OLDDIR_STATE and no global/pg_control; the one that it had lies beside
- * as PGR_OLDDIR_CONTROL.  When everything else is done that goes, the new pg_control is written, and then the state
- * goes.
+ * as PGR_OLDDIR_CONTROL.  When everything else is done that goes, the new pg_control is written, the manifest gets its
+ * name, and then the state goes.
  */
 #ifndef PGR_BACKUP_OLDDIR_H
 #define PGR_BACKUP_OLDDIR_H
@@ -75,8 +75,8 @@ const struct pgr_olddir_state *pgr_olddir_state(const struct pgr_olddir *d);
  * From where on changes in the WAL may be missing in these files, everything before it being in them: the
  * backup_label's start where there is one, else pg_control's redo; of PGR_OLDDIR_UNFINISHED the state's start, else the
  * redo of what was set aside.  PGR_LSN_INVALID: that cannot be said (PGR_OLDDIR_EMPTY, PGR_OLDDIR_BARE, a backup_label
- * that makes no sense or has no backup_manifest beside it, files that may be half written), and only comparing or
- * copying everything helps.
+ * that makes no sense or has neither a backup_manifest nor the state of its run beside it, files that may be half
+ * written), and only comparing or copying everything helps.
  */
 pgr_lsn pgr_olddir_base(const struct pgr_olddir *d, pgr_tli *tli);
 
@@ -140,11 +140,11 @@ int pgr_olddir_take_over(struct pgr_olddir *d, int root, const struct pgr_olddir
 int pgr_olddir_distrust(struct pgr_olddir *d, int root, struct pgr_err *err) PGR_MUST_USE;
 
 /*
- * The last two changes, around the writing of pg_control; nothing, when there was no take-over.
+ * Before pg_control is written, and when the manifest has its name, too; nothing, when there was no take-over.
  *
  * settle: every file of a backup that began at `start` on `tli` is here, and durable when `sync`.  Then that is what
  * the state says from now on, since what was set aside goes: a run that ends here leaves no less than any other to go
- * on from.  finish: pg_control is there; the state goes, durably when `sync`.
+ * on from.  finish: the state goes, durably when `sync`.
  */
 int pgr_olddir_settle(struct pgr_olddir *d, int root, pgr_lsn start, pgr_tli tli, bool sync,
 		      struct pgr_err *err) PGR_MUST_USE;

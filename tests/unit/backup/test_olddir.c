@@ -93,17 +93,23 @@ static void damage(const char *name)
 	ck_assert_int_eq(fclose(f), 0);
 }
 
+static void write_state_as_it_is(const struct pgr_olddir_state *s)
+{
+	struct pgr_buf b = {0};
+
+	must(pgr_seed_state_format(&b, s, &err));
+	write_bytes("data/" PGR_OLDDIR_STATE, b.data, b.len);
+	pgr_buf_fini(&b);
+}
+
 static void write_state(const struct pgr_olddir_state *s)
 {
 	struct pgr_olddir_state here = *s;
-	struct pgr_buf b = {0};
 	struct stat st;
 
 	ck_assert_int_eq(stat(data, &st), 0);
 	here.inode = st.st_ino;
-	must(pgr_seed_state_format(&b, &here, &err));
-	write_bytes("data/" PGR_OLDDIR_STATE, b.data, b.len);
-	pgr_buf_fini(&b);
+	write_state_as_it_is(&here);
 }
 
 /* A data directory as it is left by a server, with what a run takes away. */
@@ -1142,6 +1148,49 @@ START_TEST(settled_with_control)
 }
 END_TEST
 
+/* A run that ends between pg_control and its manifest has everything but that, if its state is of this backup. */
+START_TEST(settled_without_manifest)
+{
+	const struct {
+		pgr_lsn start;
+		pgr_tli tli;
+		bool sync;
+	} cases[] = {{START, 3, true}, {START + 8, 3, true}, {START, 7, true}, {START, 3, false}};
+	bool believed = _i == 0;
+	int root;
+
+	make_copy();
+	look();
+	must(take(&ours));
+	root = open_root();
+	must(pgr_olddir_settle(dir, root, cases[_i].start, cases[_i].tli, cases[_i].sync, &err));
+	close(root);
+	write_control("data/global/pg_control", REDO + 0x100);
+	tmp_write(&tree, "data/backup_label", LABEL);
+	again();
+	look_finds(PGR_OLDDIR_COPY);
+	ck_assert(pgr_olddir_is_backup(dir));
+	base_is(believed ? START : 0, believed ? 3 : 0);
+}
+END_TEST
+
+/* The same in a copy of that directory: whoever made it may have left files out. */
+START_TEST(settled_elsewhere)
+{
+	struct pgr_olddir_state s = ours;
+
+	make_copy();
+	ck_assert_int_eq(unlink(tmp_at(&tree, "data/backup_manifest")), 0);
+	tmp_write(&tree, "data/backup_label", LABEL);
+	s.start = START;
+	s.tli = 3;
+	s.inode = 1;
+	write_state_as_it_is(&s);
+	look_finds(PGR_OLDDIR_COPY);
+	base_is(0, 0);
+}
+END_TEST
+
 /* Two runs find nothing, and both make the directory. */
 START_TEST(missing_for_two)
 {
@@ -1949,6 +1998,8 @@ static void add_taking(TCase *t)
 	tcase_add_loop_test(t, settled, 0, 2);
 	tcase_add_test(t, takes_odd_leftovers);
 	tcase_add_test(t, finish_without_take_over);
+	tcase_add_loop_test(t, settled_without_manifest, 0, 4);
+	tcase_add_test(t, settled_elsewhere);
 	tcase_add_test(t, settled_with_control);
 	tcase_add_test(t, missing_for_two);
 	tcase_add_test(t, replaced_meanwhile);
