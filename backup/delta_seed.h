@@ -31,6 +31,7 @@ struct pgr_delta_seed {
 	struct pgr_delta_plan plan; /* what to do; in a full copy only its removals count */
 	struct pgr_keep keep;	    /* the user's, or nothing where nothing can be the user's */
 	bool begun;		    /* the directory is under work, from the first change to the last */
+	unsigned begun_again;	    /* how often the summary source was, before anything was changed */
 };
 
 /* Whether this is a run of this kind; whether its source is the one that compares. */

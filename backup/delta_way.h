@@ -8,6 +8,8 @@
 #ifndef PGR_BACKUP_DELTA_WAY_H
 #define PGR_BACKUP_DELTA_WAY_H
 
+#include <stdbool.h>
+
 #include "common/err.h"
 
 struct pgr_run;
@@ -25,5 +27,13 @@ int pgr_delta_way_without_lanes(struct pgr_run *r, struct pgr_err *err) PGR_MUST
  * the run.  PGR_OK: another source has taken its place and is begun, r->summary is gone.
  */
 int pgr_delta_way_without_summaries(struct pgr_run *r, struct pgr_err *err) PGR_MUST_USE;
+
+/*
+ * The summary source was begun, and what it had asked the server before does not hold any more.  Begin_again asks
+ * everything anew in new sessions and begins once more, with another source when the summaries cannot be used now;
+ * r->summary is not the same afterwards.  May_begin_again: a few times a run.
+ */
+bool pgr_delta_way_may_begin_again(const struct pgr_run *r);
+int pgr_delta_way_begin_again(struct pgr_run *r, struct pgr_err *err) PGR_MUST_USE;
 
 #endif

@@ -196,7 +196,10 @@ static int begin_backup(struct pgr_run *r, bool incremental, struct pgr_err *err
 	return PGR_OK;
 }
 
-/* What the server is asked to build upon; from its answer on the summaries up to the start are there. */
+/*
+ * What the server is asked to build upon; from its answer on the summaries up to the start are there.  PGR_MORE: it has
+ * other tablespaces by now, *err says so.
+ */
 static int agree(struct pgr_run *r, struct pgr_summary *s, struct pgr_err *err)
 {
 	const struct pgr_bb_tablespace *list;
@@ -205,10 +208,11 @@ static int agree(struct pgr_run *r, struct pgr_summary *s, struct pgr_err *err)
 	if (offer(r, s, err) != PGR_OK || begin_backup(r, true, err) != PGR_OK)
 		return PGR_ERR;
 	n = pgr_bbstream_tablespaces(r->bb, &list);
-	if (!same_spaces(s->spaces, s->nspaces, list, n))
-		return pgr_err_hint(
-			(pgr_err_set(err, PGR_E_DATA, "the server's tablespaces have changed meanwhile"), err),
-			"Run it again.");
+	if (!same_spaces(s->spaces, s->nspaces, list, n)) {
+		pgr_err_set(err, PGR_E_DATA, "the server's tablespaces have changed meanwhile");
+		pgr_err_hint(err, "Run it again.");
+		return PGR_MORE;
+	}
 	pgr_limits_fini(&s->limits);
 	return pgr_limits_read(&s->limits, s->sql, &s->facts.history, s->choice.from, r->start, false, err);
 }
@@ -221,15 +225,20 @@ static int suggest_hash(struct pgr_err *err)
 	return pgr_err_hint(err, "--delta=hash needs no WAL summaries.");
 }
 
-/* PGR_MORE: another source has taken its place. */
+/* PGR_MORE: it was begun anew, or another source has taken its place; *s is gone. */
 static int begin_incremental(struct pgr_run *r, struct pgr_summary *s, struct pgr_err *err)
 {
+	int rc;
+
 	if (look_at_directory(r, s, err) != PGR_OK)
 		return PGR_ERR;
-	if (agree(r, s, err) == PGR_OK) {
+	rc = agree(r, s, err);
+	if (rc == PGR_OK) {
 		end_session(s);
 		return PGR_OK;
 	}
+	if (rc == PGR_MORE && pgr_delta_way_may_begin_again(r))
+		return pgr_delta_way_begin_again(r, err) == PGR_OK ? PGR_MORE : PGR_ERR;
 	if (pgr_delta_way_without_summaries(r, err) == PGR_OK)
 		return PGR_MORE;
 	return r->source == &pgr_summary_seed ? suggest_hash(err) : PGR_ERR;

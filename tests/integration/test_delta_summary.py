@@ -369,11 +369,15 @@ def late(scene):
     return scene
 
 
-def summaries_go(scene, process):
-    """The summaries are removed when the choice was made, and before the server looks at them."""
+def asked_for_a_backup(scene, process):
     wait_until(lambda: "checkpoint" in scene.primary.sql("SELECT phase FROM pg_stat_progress_basebackup")
                or not process.running(), "the server has been asked for a backup, and waits for its checkpoint")
     assert process.running(), str(process)
+
+
+def summaries_go(scene, process):
+    """The summaries are removed when the choice was made, and before the server looks at them."""
+    asked_for_a_backup(scene, process)
     for name in os.listdir(scene.primary.wal_path("summaries")):
         os.unlink(os.path.join(scene.primary.wal_path("summaries"), name))
     scene.primary.sql("CHECKPOINT")
@@ -408,6 +412,28 @@ def test_summaries_that_go_meanwhile_and_are_insisted_on(late):
     summaries_go(late, process)
     failed(process, "WAL summaries are required", "--delta=hash needs no WAL summaries")
     assert picture(late.target) == before
+    late.follows()
+
+
+@pytest.mark.parametrize("way", ["--delta", SUMMARY])
+def test_tablespaces_that_come_and_go_meanwhile(late, way):
+    """What was asked before the backup is asked again, as often as it changes."""
+    gone = late.space("gone")
+    late.quiesce()
+    late.primary.sql("UPDATE big SET b = a")
+    near = late.place.directory()
+    late.spaces[near] = os.path.join(late.tmp, "near")
+    process = late.start_make_over(way, "-v", "-c", "spread")
+    asked_for_a_backup(late, process)
+    late.primary.sql(f"CREATE TABLESPACE near LOCATION '{near}'",
+                     "CREATE TABLE in_near TABLESPACE near AS SELECT generate_series(1, 1000) AS i",
+                     "DROP TABLE in_gone", "DROP TABLESPACE gone", "CHECKPOINT")
+    del late.spaces[gone]
+    assert process.wait() == 0, str(process)
+    assert process.err.count("the server's tablespaces have changed meanwhile, beginning again") == 1, str(process)
+    figures(process)
+    late.is_complete()
+    assert late.spaces[near] in late.links().values()
     late.follows()
 
 
