@@ -47,8 +47,9 @@ def reader(name, major):
 def measure(args, cases, place, results):
     if shutil.which("rsync") is None:
         sys.exit("rsync is not installed: tests/support/install-deps.sh bench")
-    # The server, four old copies, the one at work, and WAL.
-    harness.need_room(place.base, 7 * args.gb + 4)
+    # A server, four old copies, the one at work, and WAL; databases of another size lie beside it with their old copies.
+    sizes = sorted({cases[key].data.gigabytes for key in harness.choose(args, cases)})
+    harness.need_room(place.base, 7 * sizes[-1] + 6 * sum(sizes[:-1]) + 4)
     install = installs.find(args.server)
     clusters, ours = Clusters(place), Programs(place).basebackup_path
     stock, _ = installs.reader_of("pg_basebackup", install.major)

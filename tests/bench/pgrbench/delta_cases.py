@@ -8,6 +8,7 @@ STOCK, OURS = "pg_basebackup", "pgr-basebackup"
 PERCENTS = (0, 1, 10, 50)
 LINE_BYTES = 100_000_000  # a second, in each direction
 MEMORY_SHARE = 10
+LARGER = 2
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,11 @@ def _resumed(summaries):
         for way, program, options in ways(summaries) if program == "delta"]
 
 
+def _larger(summaries):
+    """Nobody but us: what of a run does not grow with the database."""
+    return [c for c in _contestants(summaries, PERCENTS[:2]) if c.program in ("ours", "delta")]
+
+
 def all_cases(gigabytes, summaries):
     """{key: Case}, in the order in which they run."""
     data = DeltaData(gigabytes, summaries)
@@ -93,6 +99,9 @@ def all_cases(gigabytes, summaries):
         Case("delta-resume", "Killed, and run again",
              "A first seed is killed when half of the database has come; what is measured is the same command's next run.",
              data, _resumed(summaries)),
+        Case("delta-size", f"{LARGER} times the database",
+             "What a run transfers whatever the size (a segment of WAL, manifests, forks that are sent as a whole) weighs "
+             "less.", DeltaData(LARGER * gigabytes, summaries), _larger(summaries)),
         Case("delta-memory", f"A database of {MEMORY_SHARE} times the memory",
              "Server and client together, with what they have in the page cache, are held to a "
              f"{MEMORY_SHARE}th of the database's size, and nothing of it is in memory when they begin.",

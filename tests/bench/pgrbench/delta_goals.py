@@ -14,20 +14,23 @@ def _result(case, name):
     return case["contestants"].get(name, {"runs": []}) if case else {"runs": []}
 
 
+def _size(case):
+    return f"{case['data']['bytes'] / 1e9:.1f} GB"
+
+
 def goals(cases, summaries):
     """cases: {key: what a contest returned}.  Only what was measured."""
-    near, line, resume = (cases.get(key) for key in ("delta", "delta-line", "delta-resume"))
+    near, line, resume, large = (cases.get(key) for key in ("delta", "delta-line", "delta-resume", "delta-size"))
     found = []
     for way, program, _ in ways(summaries):
         if program != "delta":
             continue
-        found += [
-            Goal(f"Nothing changed: `{way}`, times as fast as a full `{OURS}`",
-                 times_as_fast(_result(near, f"{way}, 0 %"), _result(near, OURS)), 1),
-            Goal(f"1 % of the pages changed: bytes on the wire of `{way}`, in percent of the database",
-                 of_database(_result(near, f"{way}, 1 %"), near["data"]["bytes"]) if near else None,
-                 2 if "summary" in way else 5, True),
-        ]
+        for full in (STOCK, OURS):
+            found.append(Goal(f"Nothing changed: `{way}`, times as fast as a full `{full}`",
+                              times_as_fast(_result(near, f"{way}, 0 %"), _result(near, full)), 1))
+        found += [Goal(f"1 % of the pages changed: bytes on the wire of `{way}`, in percent of {_size(case)}",
+                       of_database(_result(case, f"{way}, 1 %"), case["data"]["bytes"]),
+                       2 if "summary" in way else 5, True) for case in (near, large) if case]
         for full in (STOCK, OURS):
             found.append(Goal(f"1 % of the pages changed, a line of 100 MB/s: `{way}`, times as fast as a full `{full}`",
                               times_as_fast(_result(line, f"{way}, 1 %"), _result(line, full)), 8))

@@ -74,7 +74,7 @@ class DeltaPage:
 
     def text(self):
         network = "in a network namespace of its own" if self._results["own_network"] else "shared with other programs"
-        pieces = [INTRODUCTION, self._goals(), self._machine(),
+        pieces = [INTRODUCTION, self._goals(), parts.BOUNDS, self._machine(),
                   METHOD.format(network=network, levels=self._levels()), "## Results\n"]
         pieces += ["\n".join(_section(case, measured)) for case, measured in self._cases]
         return "\n".join([*pieces, AGAIN.format(results=self._name)])

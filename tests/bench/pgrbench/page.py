@@ -13,10 +13,6 @@ INTRODUCTION = """\
 and writes this page; the figures are those of one machine, and the ratios are what may carry over to another.
 """
 
-BOUNDS = """\
-What bounds the figures, and why a goal may be missed on a machine, is in [BENCHMARKS-BOUNDS.md](BENCHMARKS-BOUNDS.md).
-"""
-
 METHOD = """\
 ## How it was measured
 
@@ -83,7 +79,7 @@ class Page:
 
     def text(self):
         network = "in a network namespace of its own" if self._results["own_network"] else "shared with other programs"
-        pieces = [INTRODUCTION, self._summary(), goal.section(goals(self._results["cases"])), BOUNDS, self._machine(), METHOD.format(network=network), "## Results\n"]
+        pieces = [INTRODUCTION, self._summary(), goal.section(goals(self._results["cases"])), parts.BOUNDS, self._machine(), METHOD.format(network=network), "## Results\n"]
         pieces += [self._case(case, measured) for case, measured in self._cases]
         pieces += [self._worse(), AGAIN.format(results=self._name)]
         return "\n".join(piece for piece in pieces if piece)

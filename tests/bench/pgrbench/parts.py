@@ -6,6 +6,10 @@ import textwrap
 
 from .figures import Spread
 
+BOUNDS = """\
+What bounds the figures, and why a goal may be missed on a machine, is in [BENCHMARKS-BOUNDS.md](BENCHMARKS-BOUNDS.md).
+"""
+
 NOISY = """\
 - **The host is shared and noisy.** Others use the same disk and processors, one does not see when.
   That is why the programs take turns, why the spread is shown, and why single figures mean little."""

@@ -92,7 +92,7 @@ class WalPage:
         parts.write(directory, "BENCHMARKS-WAL.md", self.text())
 
     def text(self):
-        pieces = [INTRODUCTION, goal.section(goals(dict(self._results["cases"]))), self._machine(), METHOD.format(beside=self._beside()), "## Results\n"]
+        pieces = [INTRODUCTION, goal.section(goals(dict(self._results["cases"]))), parts.BOUNDS, self._machine(), METHOD.format(beside=self._beside()), "## Results\n"]
         pieces += ["\n".join(_section(case, measured)) for case, measured in self._cases]
         return "\n".join([*pieces, AGAIN.format(results=self._name)])
 
