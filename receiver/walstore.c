@@ -198,13 +198,15 @@ static void forget_segment(struct pgr_walstore *s)
 /* Afterwards the position is the written one. */
 static int drain(struct pgr_walstore *s, struct pgr_err *err)
 {
+	bool ends = s->in_bulk;
+
 	if (s->bulk == NULL)
 		return PGR_OK;
+	s->in_bulk = false; /* whoever drains again after a failure has not written the rest */
 	if (pgr_bulk_drain(s->bulk, err) != PGR_OK)
 		return pgr_syncer_fail(s->syncer, err);
-	if (!s->in_bulk)
+	if (!ends)
 		return PGR_OK;
-	s->in_bulk = false;
 	s->written_back = pgr_lsn_segoff(s->position, s->dir.segment_bytes);
 	s->written_back -= s->written_back % (off_t)WRITE_BACK_STEP;
 	pgr_syncer_wrote(s->syncer, s->position);
@@ -331,6 +333,17 @@ static int append(struct pgr_walstore *s, const uint8_t *p, size_t len, struct p
 	return pgr_syncer_finish(s->syncer, s->position, err);
 }
 
+/*
+ * A file that is there already, or a file system that has refused, ends the thread's part while blocks still wait for
+ * it.  They stand before what is written here: what is written behind them would make them count as written.
+ */
+static int next_segment(struct pgr_walstore *s, struct pgr_err *err)
+{
+	if (open_segment(s, s->position, true, err) != PGR_OK)
+		return PGR_ERR;
+	return s->in_bulk ? PGR_OK : drain(s, err);
+}
+
 static int check_write(const struct pgr_walstore *s, pgr_lsn lsn, size_t len, struct pgr_err *err)
 {
 	if (!s->begun || lsn != s->position)
@@ -356,7 +369,7 @@ int pgr_walstore_write(struct pgr_walstore *s, pgr_lsn lsn, const void *data, si
 
 		if (s->file.fd < 0 && !pgr_syncer_has_room(s->syncer))
 			return PGR_MORE;
-		if (s->file.fd < 0 && open_segment(s, s->position, true, err) != PGR_OK)
+		if (s->file.fd < 0 && next_segment(s, err) != PGR_OK)
 			return PGR_ERR;
 		if (n > end - s->position)
 			n = (size_t)(end - s->position);

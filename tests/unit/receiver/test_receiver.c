@@ -2479,6 +2479,119 @@ START_TEST(slow_disk)
 }
 END_TEST
 
+/* ---- catching up: another thread writes ---- */
+
+#define BIG	  ((uint32_t)4 * SEG)
+#define BIG_START ((pgr_lsn)2 * BIG)
+#define BIG_LEN	  (BIG + 2 * SEG + 77) /* whole blocks of the second segment, and some bytes that fill none */
+
+static atomic_uint directs;
+
+static int counted_set_direct(const struct pgr_sys *sys, int fd, int on)
+{
+	(void)sys;
+	atomic_fetch_add(&directs, on != 0);
+	return pgr_sys_real()->set_direct(pgr_sys_real(), fd, on);
+}
+
+/* A server that is far ahead, and what happens in the middle. */
+static void begin_far_behind(void)
+{
+	gate_init();
+	gate.sys.set_direct = counted_set_direct;
+	atomic_store(&directs, 0);
+	fx.opts.segment_bytes = fx.store_opts.segment_bytes = BIG;
+	fx.opts.start = BIG_START;
+	fx.opts.report_flush = true;
+	fx.opts.status_interval_ms = 0;
+	connect_server(0);
+	s_begin();
+	for (size_t at = 0; at < BIG_LEN; at += 131072)
+		s_wal_of(BIG_START + at, BIG_LEN - at < 131072 ? BIG_LEN - at : 131072, BIG_START + 100 * BIG);
+}
+
+static void check_far_behind(void)
+{
+	ck_assert_uint_eq(directs, 2);
+	ck_assert_uint_eq(pgr_receiver_received(fx.r), BIG_START + BIG_LEN);
+	ck_assert_uint_eq(pgr_receiver_synced(fx.r), BIG_START + BIG_LEN);
+	check_file("000000010000000000000002", BIG_START, BIG);
+	check_file("000000010000000000000003.partial", BIG_START + BIG, BIG_LEN - BIG);
+}
+
+/* All of it is durable however the stream ends, and the next one goes on at the start of the open segment. */
+START_TEST(lost_while_catching_up)
+{
+	const pgr_lsn again = BIG_START + BIG, end = BIG_START + 2 * BIG + 100;
+
+	begin_far_behind();
+	if (_i == 0)
+		pgr_scripted_eof(fx.server);
+	else
+		pgr_scripted_reset(fx.server);
+	ck_assert_int_eq(run(), PGR_ERR);
+	ck_assert_int_eq(fx.err.cls, PGR_E_NETWORK);
+	check_far_behind();
+
+	pgr_receiver_stop_at(fx.r, end);
+	connect_server(0);
+	s_begin();
+	for (pgr_lsn at = again; at < end; at += 131072)
+		s_wal_of(at, end - at < 131072 ? (size_t)(end - at) : 131072, BIG_START + 100 * BIG);
+	s_stopped();
+	run_to(PGR_RECV_STOPPED);
+	check_query(3, "START_REPLICATION 0/C00000 TIMELINE 1");
+	ck_assert(was_flush_reported(end));
+	check_file("000000010000000000000003", again, BIG);
+	check_file("000000010000000000000004.partial", again + BIG, 100);
+}
+END_TEST
+
+/* Its end is durable, and told, before CopyDone is answered. */
+START_TEST(timeline_ends_while_catching_up)
+{
+	begin_far_behind();
+	s_end_of_timeline("2", "0/C00000");
+	pgr_scripted_eof(fx.server);
+	ck_assert_int_eq(run(), PGR_ERR);
+	ck_assert_int_eq(fx.err.cls, PGR_E_NETWORK);
+	ck_assert_uint_eq(count_sent('c'), 1);
+	ck_assert(was_flush_reported(BIG_START + BIG_LEN));
+	check_file("000000010000000000000002", BIG_START, BIG);
+	check_file("000000010000000000000003.partial", BIG_START + BIG, BIG_LEN - BIG);
+	ck_assert_uint_eq(directs, 2);
+}
+END_TEST
+
+/* Whoever asks hears at once of all that has come, the rest that fills no block as well, and then that it is durable.
+ */
+START_TEST(asked_while_catching_up)
+{
+	begin_far_behind();
+	gate.await_statuses = 1;
+	s_keepalive(BIG_START + (_i == 0 ? 100 * BIG : BIG_LEN), 1);
+	pgr_scripted_expect(fx.server, 'd');
+	pgr_scripted_expect(fx.server, 'd');
+	s_complete("COPY 0");
+	pgr_scripted_eof(fx.server);
+	run_to(PGR_RECV_SERVER_CLOSED);
+	check_status(0, BIG_START + BIG_LEN, BIG_START, false);
+	ck_assert(was_flush_reported(BIG_START + BIG_LEN));
+	check_far_behind();
+}
+END_TEST
+
+START_TEST(stopped_while_catching_up)
+{
+	begin_far_behind();
+	fx.opts.stop_at = BIG_START + BIG_LEN;
+	s_stopped();
+	run_to(PGR_RECV_STOPPED);
+	check_status(count_sent('d') - 1, BIG_START + BIG_LEN, BIG_START + BIG_LEN, false);
+	check_far_behind();
+}
+END_TEST
+
 /* An idle stream ends with the reason as soon as a sync has failed. */
 START_TEST(failure_behind_the_stream)
 {
@@ -2716,6 +2829,10 @@ int main(void)
 	tcase_add_test(thread, failure_in_the_stream);
 	tcase_add_loop_test(thread, rest_does_not_come, 0, 6);
 	tcase_add_loop_test(thread, slow_disk, 0, 4);
+	tcase_add_loop_test(thread, lost_while_catching_up, 0, 2);
+	tcase_add_test(thread, timeline_ends_while_catching_up);
+	tcase_add_loop_test(thread, asked_while_catching_up, 0, 2);
+	tcase_add_test(thread, stopped_while_catching_up);
 	tcase_add_test(thread, failure_behind_the_stream);
 	tcase_add_test(thread, no_space_ahead);
 	tcase_add_loop_test(thread, ahead_cannot_be_made, 0, 4);

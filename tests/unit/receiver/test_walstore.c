@@ -52,17 +52,20 @@ struct witness {
 	struct entry entries[64];
 	size_t nentries;
 
-	size_t written_bytes; /* by pwrite */
-	off_t lowest;	      /* of all pwrites */
-	unsigned syncs;	      /* of any kind */
+	atomic_size_t written_bytes; /* by pwrite */
+	off_t lowest;		     /* of all pwrites */
+	unsigned syncs;		     /* of any kind */
 
 	atomic_int fallocate_errno;
 	int direct_open_errno;
 	int set_direct_errno;	/* when it is set */
 	int direct_write_errno; /* of what is written then */
+	int cache_write_errno;	/* of what is written otherwise */
 	atomic_bool is_direct;
 	atomic_uint direct_writes;
 	atomic_bool held; /* nothing is written as long as this is so */
+	bool is_behind;	  /* what other threads write takes some time */
+	pthread_t owner;
 	int direct_read_errno;
 	bool disk_has_zeros; /* what was read past the cache */
 	atomic_int direct_fd;
@@ -211,6 +214,8 @@ static ssize_t w_pwrite(const struct pgr_sys *sys, int fd, const void *buf, size
 
 	while (atomic_load(&w->held))
 		sched_yield();
+	if (w->is_behind && !pthread_equal(pthread_self(), w->owner))
+		usleep(5000);
 	if (atomic_load(&w->is_direct)) {
 		atomic_fetch_add(&w->direct_writes, 1);
 		ck_assert_uint_eq(((uintptr_t)buf | len | (size_t)off) % 4096, 0);
@@ -218,6 +223,9 @@ static ssize_t w_pwrite(const struct pgr_sys *sys, int fd, const void *buf, size
 			errno = w->direct_write_errno;
 			return -1;
 		}
+	} else if (w->cache_write_errno != 0) {
+		errno = w->cache_write_errno;
+		return -1;
 	}
 	n = w->inner->pwrite(w->inner, fd, buf, len, off);
 	if (n > 0) {
@@ -297,6 +305,7 @@ static void witness_init(struct witness *w, const struct pgr_sys *inner)
 	w->inner = inner;
 	w->direct_fd = -1;
 	w->lowest = SEG;
+	w->owner = pthread_self();
 	w->sys.openat = w_openat;
 	w->sys.close = w_close;
 	w->sys.pread = w_pread;
@@ -1621,6 +1630,114 @@ START_TEST(bulk_is_refused)
 }
 END_TEST
 
+/*
+ * What goes through the page cache, since the file system has refused meanwhile or the next segment's file is there
+ * already, does not overtake the blocks that still wait for the thread: they would count as written, and be synced.
+ */
+START_TEST(bulk_is_not_overtaken)
+{
+	const pgr_lsn at = 2 * BIG, end = at + 2 * BIG + 1000;
+	struct witness w;
+	struct pgr_walstore *s;
+	struct pgr_err err;
+
+	witness_init(&w, pgr_sys_real());
+	w.is_behind = true;
+	if (_i == 0)
+		w.direct_write_errno = EINVAL;
+	else
+		put_file("000000010000000000000003.partial", "", 0);
+	s = make_bulk_store(&w, at);
+	while (pgr_walstore_position(s) < end) {
+		size_t left = (size_t)(end - pgr_walstore_position(s));
+		pgr_lsn written;
+
+		ck_assert_int_ne(put_wal(s, left < 100000 ? left : 100000, &err), PGR_ERR);
+		written = pgr_walstore_written(s);
+		ck_assert_uint_ge(written, pgr_walstore_synced(s));
+		ck_assert_uint_le(written - at, atomic_load(&w.written_bytes));
+	}
+	OK(pgr_walstore_close_segment(s, false, &err));
+	ck_assert_uint_eq(w.written_bytes, 2 * BIG + 1000);
+	check_big_file("000000010000000000000002", at, BIG);
+	check_big_file("000000010000000000000003", at + BIG, BIG);
+	check_big_file("000000010000000000000004.partial", at + 2 * BIG, 1000);
+	pgr_walstore_free(s);
+	witness_fini(&w);
+}
+END_TEST
+
+/* Nor does the rest that fills no block count, however often somebody asks for it. */
+START_TEST(bulk_rest_cannot_be_written)
+{
+	const pgr_lsn at = 2 * BIG, block = 1u << 20;
+	struct witness w;
+	struct pgr_walstore *s;
+	struct pgr_err err;
+
+	witness_init(&w, pgr_sys_real());
+	w.cache_write_errno = ENOSPC;
+	s = make_bulk_store(&w, at);
+	OK(put_wal(s, block + 1000, &err));
+	ck_assert_int_eq(pgr_walstore_sync(s, &err), PGR_ERR);
+	ck_assert_msg(err.sys_errno == ENOSPC && strstr(err.msg, "000000010000000000000002.partial") != NULL, "%s",
+		      err.msg);
+	ck_assert(pgr_walstore_is_failed(s));
+	w.cache_write_errno = 0;
+	ck_assert_int_eq(pgr_walstore_sync(s, &err), PGR_ERR);
+	ck_assert_int_eq(pgr_walstore_close_segment(s, false, &err), PGR_ERR);
+	ck_assert_uint_eq(pgr_walstore_written(s), at + block);
+	ck_assert_uint_eq(pgr_walstore_synced(s), at);
+	pgr_walstore_free(s);
+	witness_fini(&w);
+}
+END_TEST
+
+/*
+ * There is no space for the next segment while blocks of the one before still wait for the thread: nothing but the
+ * segment fails, and the same write goes on when there is some.
+ */
+START_TEST(bulk_meets_a_full_disk)
+{
+	const pgr_lsn at = 2 * BIG, end = at + 2 * BIG + 1000;
+	struct witness w;
+	struct pgr_walstore *s;
+	struct pgr_err err;
+	unsigned failures = 0;
+	char name[64];
+
+	witness_init(&w, pgr_sys_real());
+	s = make_bulk_store(&w, at);
+	OK(put_wal(s, 1, &err)); /* another file may be there by now */
+	w.is_behind = true;
+	atomic_store(&w.fallocate_errno, ENOSPC);
+	while (pgr_walstore_position(s) < end) {
+		size_t left = (size_t)(end - pgr_walstore_position(s));
+		int rc = put_wal(s, left < 100000 ? left : 100000, &err);
+
+		ck_assert_uint_le(pgr_walstore_written(s) - at, atomic_load(&w.written_bytes));
+		if (rc != PGR_ERR)
+			continue;
+		ck_assert_int_eq(err.sys_errno, ENOSPC);
+		ck_assert(!pgr_walstore_is_failed(s));
+		ck_assert_str_eq(pgr_walstore_open_name(s), "");
+		ck_assert_uint_eq(pgr_lsn_segoff(pgr_walstore_position(s), BIG), 0);
+		snprintf(name, sizeof(name), "%08X%016X.partial", TLI, (unsigned)(pgr_walstore_position(s) / BIG));
+		ck_assert(!exists(name));
+		if (++failures == 3)
+			atomic_store(&w.fallocate_errno, 0);
+	}
+	ck_assert_uint_eq(failures, 3);
+	OK(pgr_walstore_close_segment(s, false, &err));
+	check_big_file("000000010000000000000002", at, BIG);
+	check_big_file("000000010000000000000003", at + BIG, BIG);
+	check_big_file("000000010000000000000004.partial", at + 2 * BIG, 1000);
+	ck_assert(!exists("xlogtemp.pgr"));
+	pgr_walstore_free(s);
+	witness_fini(&w);
+}
+END_TEST
+
 /* The owner hears of it, nothing behind it counts, and nothing hangs. */
 START_TEST(bulk_write_fails)
 {
@@ -1708,6 +1825,9 @@ int main(void)
 	tcase_add_test(bulk_case, bulk_writes_blocks);
 	tcase_add_test(bulk_case, bulk_waits_for_the_disk);
 	tcase_add_loop_test(bulk_case, bulk_is_refused, 0, 2);
+	tcase_add_loop_test(bulk_case, bulk_is_not_overtaken, 0, 2);
+	tcase_add_test(bulk_case, bulk_rest_cannot_be_written);
+	tcase_add_test(bulk_case, bulk_meets_a_full_disk);
 	tcase_add_loop_test(bulk_case, bulk_write_fails, 0, 2);
 	suite_add_tcase(s, bulk_case);
 	sr = srunner_create(s);
