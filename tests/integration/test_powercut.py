@@ -5,6 +5,7 @@ PGR_CUTS  cuts of each long test (default 1200)
 """
 
 import ctypes
+import errno
 import gzip
 import os
 import random
@@ -401,6 +402,112 @@ def test_no_promise_is_broken_by_any_of_many_cuts(pg, clusters, run, tmp, rng, m
         goes_on(sink, examiner, cut_somewhere(this, rng)[0], tmp)
     for this in rng.sample(sink.rounds, 3):
         recovers(sink, clusters, pg, clients, examiner, *cut_somewhere(this, rng))
+
+
+# ---- a sink that has much to catch up with
+
+BLOCK = 1 << 20
+
+
+def takes_direct_writes(directory):
+    path = os.path.join(directory, "direct")
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_DIRECT, 0o600))
+    except OSError:
+        return False
+    os.unlink(path)
+    return True
+
+
+class Late:
+    """A primary that has some 14 MB of WAL, and a sink that has none of it yet."""
+
+    def __init__(self, pg, clusters, run, tmp):
+        self.place, self._run = clusters.place, run
+        self.primary = clusters.create(pg, initdb=wal_segsize(pg, 2))
+        self.primary.keep_wal()
+        self.primary.start()
+        self.start = self.primary.sql("SELECT pg_current_wal_flush_lsn()")
+        self.directory, self._logs = os.path.join(tmp, "wal"), os.path.join(tmp, "logs")
+        for path in (self.directory, self._logs):
+            self.place.give(os.mkdir(path) or path)
+        run.receivewal("--create-slot", "-S", "sink", *self.primary.address())
+        self.primary.sql("CREATE TABLE much AS SELECT g, repeat(md5(g::text), 30) FROM generate_series(1, 13000) g")
+        self.end = self.primary.sql("SELECT pg_current_wal_flush_lsn()")
+        self.rounds = []
+        self.direct = takes_direct_writes(tmp)
+
+    def receive(self, *arguments, **more):
+        log = os.path.join(self._logs, str(len(self.rounds)))
+        self.place.write(log, "")
+        self.rounds.append(Round(powercut.snapshot(self.directory), log))
+        return self._run.start(*powercut.preload(self.place, self.directory, log, **more), self._run.receivewal_path,
+                               "-D", self.directory, "-n", "-S", "sink", "--startpos", self.start, "--endpos", self.end,
+                               *arguments, *self.primary.address())
+
+    def cut(self, rng):
+        """The names of several segments are not durable yet: of a later one without an earlier one's nothing is promised."""
+        this = self.rounds[-1]
+        disk = this.disk().play(this.journal())
+        powercut.assert_complete(disk, self.directory)
+        image = disk.cut(rng, rng.choice(("prefix", "journal")), rng.choice(powercut.DATA))
+        powercut.materialise(image, self.directory, self.place)
+
+    def blocks(self):
+        """Writes of whole blocks, which only the thread makes, over all rounds."""
+        return [op for this in self.rounds for op in this.journal().operations(powercut.WRITE) if len(op.data) == BLOCK]
+
+    def examine(self, rng, cuts=40):
+        """Every round so far; returns how far the directory reaches."""
+        judge = Judge(self.primary.wal_path(), 1, self.primary.segment_bytes())
+        examiner = Examiner(judge, lsn_number(self.start), [], rng)
+        floor = 0
+        for this in self.rounds:
+            this.floor = floor
+            examiner.acknowledgements(this)
+            examiner.cuts(this, cuts)
+            floor = examiner.floor_after(this)
+        return judge.reach(powercut.image_of(self.directory), examiner.start)
+
+
+@pytest.fixture
+def late(pg, clusters, run, tmp):
+    if pg.major < 11:
+        pytest.skip("segments of 16 MB are too much for so many cuts")
+    return Late(pg, clusters, run, tmp)
+
+
+@pytest.mark.parametrize("more", [{}, {"sync_ms": 100}, {"fail": "allocate:3-6:ENOSPC"}], ids=["disk", "slow disk", "full disk"])
+@pytest.mark.parametrize("arguments", [(), ("--synchronous",)], ids=["late", "synchronous"])
+def test_catching_up(late, rng, arguments, more):
+    """Past the page cache, by a thread: what is reported there is durable as well."""
+    succeeded(late.receive(*arguments, **more))
+    assert late.examine(rng) >= lsn_number(late.end)
+    assert len(late.blocks()) > 4 or not late.direct
+    assert powercut.statuses(late.rounds[0].journal())[-1].flushed >= lsn_number(late.end)
+
+
+def test_catching_up_with_cuts(late, rng):
+    """Each run goes on where the power cut left the one before."""
+    for _ in range(6):
+        receiver = late.receive(kill=rng.randint(10, 40))
+        if receiver.wait() == 0:
+            break
+        died_of(receiver, signal.SIGKILL)
+        late.cut(rng)
+    else:
+        succeeded(late.receive())
+    assert late.examine(rng, cuts=20) >= lsn_number(late.end)
+    assert late.blocks() or not late.direct
+
+
+@pytest.mark.parametrize("fault", ["write@.partial:6:EIO", "sync@.partial:2:EIO", "write@.partial:6:ENOSPC"])
+def test_catching_up_on_a_failing_disk(late, rng, fault):
+    """It ends, and the next run has nothing to stumble over."""
+    gave_up(late.receive(fail=fault), os.strerror(getattr(errno, fault.rpartition(":")[2])))
+    late.examine(rng)
+    succeeded(late.receive())
+    assert late.examine(rng) >= lsn_number(late.end)
 
 
 # ---- bad disks
