@@ -2,23 +2,11 @@
 #include <errno.h>
 #include <stdatomic.h>
 
-#include "backup/bbstream.h"
 #include "backup/delta_plan.h"
-#include "backup/dirsink.h"
-#include "backup/filelist.h"
 #include "backup/lane_work.h"
-#include "backup/lanes.h"
-#include "backup/layout.h"
-#include "backup/pagecheck.h"
-#include "common/block.h"
-#include "common/digest.h"
 #include "common/pagesum.h"
-#include "common/stop.h"
-#include "tests/support/fault_sys.h"
-#include "tests/support/fileserver.h"
-#include "tests/support/tmptree.h"
+#include "tests/support/lanestage.h"
 
-#define BLOCK ((size_t)256 * 1024)
 #define KIB   1024u
 #define MIB   (1024u * KIB)
 #define CHUNK ((uint64_t)PGR_LANE_CHUNK)
@@ -84,42 +72,11 @@ static const struct item all_kinds[] = {
 };
 #define NKINDS (sizeof(all_kinds) / sizeof(all_kinds[0]))
 
-static struct tmptree tree;
-static char src_dir[128], dst_dir[128];
-static struct pgr_fault_sys fault;
-static struct pgr_stop *stop;
-static struct fileserver server;
-static struct pgr_pool *pool;
-static struct pgr_dirsink *sink;
-static struct pgr_layout *layout;
-static struct pgr_tblspc_map *mapping;
-static struct pgr_pagecheck *pages;
-static struct pgr_filelist list;
-static struct pgr_list_entry entries[ALL];
 static struct pgr_delta_plan plan;
 static struct pgr_delta_file actions[ALL];
 static const struct item *items[ALL];
 static struct stat before[ALL];
-static struct pgr_lanes_opts opts;
-static struct pgr_lanes *lanes;
-static struct pgr_err err;
-static unsigned fds;
 static bool doubted; /* what is the same may be fetched all the same */
-
-static void must(int rc)
-{
-	ck_assert_msg(rc == PGR_OK, "%s", err.msg);
-}
-
-static unsigned seed_of(const char *path)
-{
-	return (uint8_t)path[strlen(path) - 1] * 31u + 7;
-}
-
-static uint8_t byte_at(unsigned seed, uint64_t off)
-{
-	return (uint8_t)(off * 5 + (off >> 8) + (off >> 15) * 77 + seed);
-}
 
 /* Whether the chunk has a byte of its own here. */
 static bool is_changed(const struct item *s, uint64_t chunk)
@@ -145,26 +102,6 @@ static uint8_t local_byte(const struct item *s, uint64_t off)
 	if (s->change == ZEROS)
 		return 0;
 	return is_changed(s, off / CHUNK) && off % CHUNK == off / CHUNK % 100 ? (uint8_t)~b : b;
-}
-
-static void make_dirs(const char *root, const char *path)
-{
-	char name[300];
-
-	for (const char *slash = strchr(path, '/'); slash != NULL; slash = strchr(slash + 1, '/')) {
-		snprintf(name, sizeof(name), "%s/%.*s", root, (int)(slash - path), path);
-		if (mkdir(name, 0700) != 0)
-			ck_assert_int_eq(errno, EEXIST);
-	}
-}
-
-static const char *copy_name(const char *path, char *name, size_t size)
-{
-	if (strncmp(path, "pg_tblspc/16400/", 16) == 0)
-		snprintf(name, size, "%s/ts/%s", tree.path, path + 16);
-	else
-		snprintf(name, size, "%s/%s", dst_dir, path);
-	return name;
 }
 
 static void write_file(const char *name, const struct item *s, uint64_t size, bool local)
@@ -224,12 +161,6 @@ static void make_local(size_t i)
 	ck_assert_int_eq(stat(name, &before[i]), 0);
 }
 
-static int open_session(void *arg, struct pgr_client **out, struct pgr_err *e)
-{
-	(void)arg;
-	return fileserver_open(&server, out, e);
-}
-
 /* ---- a system on which nobody waits for another attempt ---- */
 
 static int (*fault_poll)(const struct pgr_sys *, struct pollfd *, nfds_t, int);
@@ -257,94 +188,28 @@ static void init_sys(unsigned fail_at)
 
 static void setup(void)
 {
-	tmp_make(&tree);
-	fds = tmp_open_fds();
-	snprintf(src_dir, sizeof(src_dir), "%s/src", tree.path);
-	snprintf(dst_dir, sizeof(dst_dir), "%s/dst", tree.path);
-	tmp_mkdir(&tree, "src", 0700);
+	stage_begin(3);
 	init_sys(0);
-	must(pgr_stop_new(&stop, &err));
-	fileserver_init(&server, src_dir, stop);
-	pool = NULL;
-	sink = NULL;
-	layout = NULL;
-	mapping = NULL;
-	pages = NULL;
-	lanes = NULL;
 	doubted = false;
-	memset(entries, 0, sizeof(entries));
-	list = (struct pgr_filelist){.entries = entries};
 	plan = (struct pgr_delta_plan){.files = actions};
-	opts = (struct pgr_lanes_opts){.jobs = 3, .digest = PGR_DIGEST_CRC32C, .plan = &plan};
-}
-
-static void let_go(void)
-{
-	pgr_dirsink_free(sink);
-	pgr_lanes_free(lanes);
-	pgr_layout_free(layout);
-	pgr_pool_free(pool);
-	pgr_tblspc_map_free(mapping);
-	pgr_pagecheck_free(pages);
-	sink = NULL;
-	lanes = NULL;
-	layout = NULL;
-	pool = NULL;
-	mapping = NULL;
-	pages = NULL;
-}
-
-static void teardown(void)
-{
-	let_go();
-	fileserver_fini(&server);
-	pgr_stop_free(stop);
-	for (size_t i = 0; i < list.n; i++)
-		free(entries[i].path);
-	ck_assert_uint_eq(tmp_open_fds(), fds);
-	tmp_remove(&tree);
+	opts.plan = &plan;
 }
 
 /* The layout with the list's directories, and what lies in them. */
 static void make_layout(void)
 {
-	struct pgr_layout_opts lo = {.data_dir = dst_dir, .dir_mode = 0700, .file_mode = 0640};
-	static char location[] = "/srv/ts", in_place[] = "pg_tblspc/16401", nowhere[] = "";
-	const struct pgr_bb_tablespace spaces[3] = {{16400, location, -1}, {16401, in_place, -1}, {0, nowhere, -1}};
-	char arg[300];
-
-	snprintf(arg, sizeof(arg), "/srv/ts=%s/ts", tree.path);
-	must(pgr_tblspc_map_add(&mapping, arg, &err));
-	lo.mapping = mapping;
-	must(pgr_layout_new(&layout, pgr_sys_real(), &lo, &err));
-	must(pgr_layout_prepare(layout, &err));
-	must(pgr_layout_prepare_tablespaces(layout, spaces, 3, &err));
-	for (size_t i = 0; i < list.n; i++) {
-		if (strncmp(entries[i].path, "pg_tblspc/16400/", 16) == 0)
-			make_dirs(tmp_at(&tree, "ts"), entries[i].path + 16);
-		else
-			make_dirs(dst_dir, entries[i].path);
+	stage_layout();
+	for (size_t i = 0; i < list.n; i++)
 		make_local(i);
-	}
 }
 
 static void make_lanes(unsigned writers)
 {
-	struct pgr_dirsink_opts so = {.writers = writers, .sync = true};
-
 	if (layout == NULL)
 		make_layout();
-	if (!opts.compare_only) {
-		must(pgr_pool_new(&pool, opts.jobs + 4, BLOCK, stop, &err));
-		must(pgr_dirsink_new(&sink, &fault.sys, pool, stop, &so, &err));
-	}
-	opts.list = &list;
-	opts.layout = layout;
-	opts.pool = pool;
-	opts.sink = sink;
-	opts.pages = pages;
-	opts.open_session = open_session;
-	must(pgr_lanes_new(&lanes, &opts, &fault.sys, stop, &err));
+	if (!opts.compare_only)
+		stage_sink(&fault.sys, writers);
+	stage_lanes();
 }
 
 static int run(void)
@@ -357,36 +222,6 @@ static int run(void)
 }
 
 /* ---- looking at the result ---- */
-
-static uint64_t wrong_bytes(const struct item *s, const uint8_t *data)
-{
-	uint64_t come = s->size < (uint64_t)s->real ? s->size : (uint64_t)s->real, wrong = 0;
-	unsigned seed = seed_of(s->path);
-
-	for (uint64_t i = 0; i < come; i++)
-		wrong += data[i] != byte_at(seed, i);
-	for (uint64_t i = come; i < s->size; i++)
-		wrong += data[i] != 0;
-	return wrong;
-}
-
-static void check_sum(size_t i, const uint8_t *data, size_t size)
-{
-	struct pgr_lane_result r;
-	uint8_t sum[PGR_DIGEST_MAX];
-	struct pgr_digest *d;
-	size_t n;
-
-	must(pgr_lanes_result(lanes, i, &r, &err));
-	ck_assert_msg(r.copied, "%s", entries[i].path);
-	ck_assert_uint_eq(r.size, size);
-	must(pgr_digest_new(&d, opts.digest, &err));
-	must(pgr_digest_add(d, data, size, &err));
-	must(pgr_digest_end(d, sum, &n, &err));
-	pgr_digest_free(d);
-	ck_assert_uint_eq(r.sum_len, n);
-	ck_assert_msg(memcmp(r.sum, sum, n) == 0, "sum of %s", entries[i].path);
-}
 
 /* Nobody wrote to it. */
 static bool is_untouched(size_t i, const struct stat *st)
@@ -422,8 +257,8 @@ static void check_file(size_t i)
 	ck_assert_ptr_nonnull(f);
 	ck_assert_uint_eq(fread(data, 1, s->size, f), s->size);
 	fclose(f);
-	ck_assert_msg(wrong_bytes(s, data) == 0, "%s", s->path);
-	check_sum(i, data, s->size);
+	ck_assert_msg(wrong_bytes(s->path, s->size, (uint64_t)s->real, data) == 0, "%s", s->path);
+	stage_check_sum(i, data, s->size);
 	free(data);
 }
 
@@ -587,7 +422,7 @@ START_TEST(kept_files)
 	must(pgr_lanes_sum_rest(lanes, NULL, NULL, &err));
 	data = tmp_read(&tree, "dst/postgresql.conf", &len);
 	ck_assert_uint_eq(len, 300);
-	check_sum(0, (const uint8_t *)data, len);
+	stage_check_sum(0, (const uint8_t *)data, len);
 	free(data);
 	check_file(1);
 	ck_assert_uint_eq(pgr_lanes_bytes(lanes), 700 + equal[2].size);
@@ -609,7 +444,7 @@ START_TEST(kept_link)
 	make_lanes(1);
 	must(run());
 	if (_i == 0) {
-		check_sum(0, (const uint8_t *)"abc", 3);
+		stage_check_sum(0, (const uint8_t *)"abc", 3);
 		return;
 	}
 	must(pgr_lanes_result(lanes, 0, &r, &err));
@@ -714,7 +549,7 @@ START_TEST(changed_meanwhile)
 	for (uint64_t i = 0; i < 20; i++)
 		ck_assert_uint_eq((uint8_t)data[i * CHUNK + 5],
 				  i % 7 == 3 ? 'n' : byte_at(seed_of("base/5/9"), i * CHUNK + 5));
-	check_sum(0, (const uint8_t *)data, len);
+	stage_check_sum(0, (const uint8_t *)data, len);
 	free(data);
 }
 END_TEST
@@ -972,7 +807,7 @@ START_TEST(page_checks)
 	want = tmp_read(&tree, "src/base/5/16384", &src_len);
 	ck_assert_uint_eq(len, src_len);
 	ck_assert_int_eq(memcmp(data, want, len), 0);
-	check_sum(0, (const uint8_t *)data, len);
+	stage_check_sum(0, (const uint8_t *)data, len);
 	free(data);
 	free(want);
 	pgr_buf_fini(&said);
@@ -1075,7 +910,7 @@ START_TEST(faults)
 		else
 			ck_assert_msg(failed && err.cls == PGR_E_SYSTEM && err.sys_errno == EIO, "%s: %s",
 				      fault.failed_call, err.msg);
-		let_go();
+		stage_let_go();
 		pgr_stop_free(stop);
 		must(pgr_stop_new(&stop, &err));
 		server.stop = stop;
@@ -1105,7 +940,7 @@ int main(void)
 	SRunner *sr;
 	int failed;
 
-	tcase_add_checked_fixture(t, setup, teardown);
+	tcase_add_checked_fixture(t, setup, stage_end);
 	tcase_set_timeout(t, 120);
 	tcase_add_loop_test(t, all_is_made_equal, 0, (int)NWAYS);
 	tcase_add_loop_test(t, nothing_differs, 0, 2);
@@ -1118,14 +953,14 @@ int main(void)
 	tcase_add_loop_test(t, page_checks, 0, 2);
 	suite_add_tcase(s, t);
 	t = tcase_create("meanwhile");
-	tcase_add_checked_fixture(t, setup, teardown);
+	tcase_add_checked_fixture(t, setup, stage_end);
 	tcase_set_timeout(t, 120);
 	tcase_add_loop_test(t, cut_meanwhile, 0, (int)(sizeof(moments) / sizeof(moments[0])));
 	tcase_add_loop_test(t, removed_meanwhile, 0, 3);
 	tcase_add_test(t, changed_meanwhile);
 	suite_add_tcase(s, t);
 	t = tcase_create("lost");
-	tcase_add_checked_fixture(t, setup, teardown);
+	tcase_add_checked_fixture(t, setup, stage_end);
 	tcase_set_timeout(t, 120);
 	tcase_add_loop_test(t, lost_again_and_again, 0, 2 * (int)NCUTS);
 	tcase_add_loop_test(t, lost_among_digests, 0, 8);
@@ -1134,7 +969,7 @@ int main(void)
 	tcase_add_test(t, misheard_request);
 	suite_add_tcase(s, t);
 	t = tcase_create("failing");
-	tcase_add_checked_fixture(t, setup, teardown);
+	tcase_add_checked_fixture(t, setup, stage_end);
 	tcase_set_timeout(t, 120);
 	tcase_add_loop_test(t, no_file_here, 0, 3);
 	tcase_add_test(t, stopped_while_summing);

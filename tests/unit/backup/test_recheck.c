@@ -1,51 +1,18 @@
 #include <check.h>
 #include <errno.h>
 
-#include "backup/bbstream.h"
-#include "backup/dirsink.h"
-#include "backup/filelist.h"
-#include "backup/lanes.h"
-#include "backup/layout.h"
-#include "backup/pagecheck.h"
-#include "common/block.h"
-#include "common/digest.h"
 #include "common/pagesum.h"
-#include "common/stop.h"
-#include "tests/support/fault_sys.h"
-#include "tests/support/fileserver.h"
-#include "tests/support/tmptree.h"
+#include "tests/support/lanestage.h"
 
-#define BLOCK	((size_t)256 * 1024)
 #define PAGE	8192u
 #define SEGMENT 131072u
 #define START	((pgr_lsn)0x3000000)
 
 /* ---- a cluster of few pages ---- */
 
-static struct tmptree tree;
-static char src_dir[128], dst_dir[128];
-static struct pgr_fault_sys fault;
-static struct pgr_stop *stop;
-static struct fileserver server;
-static struct pgr_pool *pool;
-static struct pgr_dirsink *sink;
-static struct pgr_layout *layout;
-static struct pgr_tblspc_map *mapping;
-static struct pgr_pagecheck *pages;
-static struct pgr_filelist list;
-static struct pgr_list_entry entries[8];
-static struct pgr_lanes_opts opts;
-static struct pgr_lanes *lanes;
 static struct pgr_client *client;
 static struct pgr_buf said, told;
-static struct pgr_err err;
-static unsigned fds;
 static bool silent;
-
-static void must(int rc)
-{
-	ck_assert_msg(rc == PGR_OK, "%s", err.msg);
-}
 
 static void note(void *arg, const char *text)
 {
@@ -63,67 +30,30 @@ static void tell(void *arg, const char *line)
 	ck_assert_int_eq(pgr_buf_printf(&told, &e, "%s\n", line), PGR_OK);
 }
 
-static int open_session(void *arg, struct pgr_client **out, struct pgr_err *e)
-{
-	(void)arg;
-	return fileserver_open(&server, out, e);
-}
-
 static void setup(void)
 {
-	tmp_make(&tree);
-	fds = tmp_open_fds();
-	snprintf(src_dir, sizeof(src_dir), "%s/src", tree.path);
-	snprintf(dst_dir, sizeof(dst_dir), "%s/dst", tree.path);
-	tmp_mkdir(&tree, "src", 0700);
+	stage_begin(2);
 	tmp_mkdir(&tree, "src/base", 0700);
 	tmp_mkdir(&tree, "src/base/5", 0700);
 	pgr_fault_sys_init(&fault, 0, 0);
-	must(pgr_stop_new(&stop, &err));
-	fileserver_init(&server, src_dir, stop);
-	pool = NULL;
-	sink = NULL;
-	layout = NULL;
-	mapping = NULL;
-	pages = NULL;
-	lanes = NULL;
 	client = NULL;
 	silent = false;
 	said = told = (struct pgr_buf){0};
-	memset(entries, 0, sizeof(entries));
-	list = (struct pgr_filelist){.entries = entries};
-	opts = (struct pgr_lanes_opts){.jobs = 2, .digest = PGR_DIGEST_CRC32C};
 }
 
 static void let_go(void)
 {
 	pgr_client_free(client);
-	pgr_dirsink_free(sink);
-	pgr_lanes_free(lanes);
-	pgr_layout_free(layout);
-	pgr_pool_free(pool);
-	pgr_pagecheck_free(pages);
-	pgr_tblspc_map_free(mapping);
+	stage_let_go();
 	pgr_buf_fini(&said);
 	pgr_buf_fini(&told);
 	client = NULL;
-	sink = NULL;
-	lanes = NULL;
-	layout = NULL;
-	pool = NULL;
-	pages = NULL;
-	mapping = NULL;
 }
 
 static void teardown(void)
 {
 	let_go();
-	fileserver_fini(&server);
-	pgr_stop_free(stop);
-	for (size_t i = 0; i < list.n; i++)
-		free(entries[i].path);
-	ck_assert_uint_eq(tmp_open_fds(), fds);
-	tmp_remove(&tree);
+	stage_end();
 }
 
 static void make_page(uint8_t *page, pgr_lsn lsn, uint32_t relation_block)
@@ -178,45 +108,15 @@ static void spoil(const char *path, uint32_t segment, uint32_t block)
 	write_page(path, block, page);
 }
 
-static void make_layout(void)
-{
-	static char location[] = "/srv/ts", in_place[] = "pg_tblspc/16401", nowhere[] = "";
-	const struct pgr_bb_tablespace spaces[3] = {{16400, location, -1}, {16401, in_place, -1}, {0, nowhere, -1}};
-	struct pgr_layout_opts lo = {.data_dir = dst_dir, .dir_mode = 0700, .file_mode = 0600};
-	char arg[300];
-
-	snprintf(arg, sizeof(arg), "/srv/ts=%s/ts", tree.path);
-	must(pgr_tblspc_map_add(&mapping, arg, &err));
-	lo.mapping = mapping;
-	must(pgr_layout_new(&layout, pgr_sys_real(), &lo, &err));
-	must(pgr_layout_prepare(layout, &err));
-	must(pgr_layout_prepare_tablespaces(layout, spaces, 3, &err));
-	tmp_mkdir(&tree, "dst/base", 0700);
-	tmp_mkdir(&tree, "dst/base/5", 0700);
-	tmp_mkdir(&tree, "ts/PG_15_1", 0700);
-	tmp_mkdir(&tree, "ts/PG_15_1/5", 0700);
-	tmp_mkdir(&tree, "dst/pg_tblspc/16401/PG_15_1", 0700);
-	tmp_mkdir(&tree, "dst/pg_tblspc/16401/PG_15_1/5", 0700);
-}
-
 /* Copies the cluster; the recheck is still to come. */
 static void copy(void)
 {
-	struct pgr_dirsink_opts so = {.writers = 2, .sync = true};
-
-	make_layout();
-	must(pgr_pool_new(&pool, 6, BLOCK, stop, &err));
-	must(pgr_dirsink_new(&sink, pgr_sys_real(), pool, stop, &so, &err));
+	stage_layout();
+	stage_sink(pgr_sys_real(), 2);
 	must(pgr_pagecheck_new(&pages, PAGE, SEGMENT, START, &err));
-	opts.list = &list;
-	opts.layout = layout;
-	opts.pool = pool;
-	opts.sink = sink;
-	opts.pages = pages;
 	opts.notice = silent ? NULL : note;
 	opts.info = silent ? NULL : tell;
-	opts.open_session = open_session;
-	must(pgr_lanes_new(&lanes, &opts, &fault.sys, stop, &err));
+	stage_lanes();
 	must(pgr_lanes_run(lanes, NULL, NULL, &err));
 	must(pgr_dirsink_drain(sink, &err));
 	must(fileserver_open(&server, &client, &err));
@@ -243,21 +143,12 @@ static void check_told(bool something)
 /* What the copy has, and that its checksum is of that. */
 static void check_copy(size_t i, const char *copy_path, const uint8_t *want)
 {
-	struct pgr_lane_result r;
-	uint8_t sum[PGR_DIGEST_MAX];
-	struct pgr_digest *d;
-	size_t len, n;
+	size_t len;
 	char *data = tmp_read(&tree, copy_path, &len);
 
 	ck_assert_uint_eq(len, entries[i].size);
 	ck_assert_int_eq(memcmp(data, want, len), 0);
-	must(pgr_lanes_result(lanes, i, &r, &err));
-	must(pgr_digest_new(&d, opts.digest, &err));
-	must(pgr_digest_add(d, data, len, &err));
-	must(pgr_digest_end(d, sum, &n, &err));
-	pgr_digest_free(d);
-	ck_assert_uint_eq(r.sum_len, n);
-	ck_assert_mem_eq(r.sum, sum, n);
+	stage_check_sum(i, data, len);
 	free(data);
 }
 
