@@ -409,7 +409,6 @@ static int add_keep(struct pgr_basebackup_options *o, const char *pattern, struc
 	o->keep = more;
 	o->run.keep.patterns = more;
 	o->run.keep.n = n + 1;
-	o->keep_said = true;
 	return PGR_OK;
 }
 
@@ -424,7 +423,6 @@ static int delta_option(struct pgr_basebackup_options *o, int c, const char *arg
 		return add_keep(o, arg, err);
 	case OPT_NO_KEEP:
 		o->run.keep.no_defaults = true;
-		o->keep_said = true;
 		return PGR_OK;
 	case OPT_DRY_RUN:
 		o->run.dry_run = true;
@@ -567,14 +565,25 @@ static const char *in_the_way_of_hash(const struct pgr_basebackup_opts *run)
 	return NULL;
 }
 
+/* What makes no sense without --delta. */
+static const char *needs_delta(const struct pgr_basebackup_options *o)
+{
+	if (o->run.dry_run)
+		return "--dry-run";
+	if (o->run.keep.n > 0)
+		return "--keep";
+	if (o->run.keep.no_defaults)
+		return "--no-keep";
+	return o->retries > 0 ? "--retry" : NULL;
+}
+
 static int check_delta_options(const struct pgr_basebackup_options *o, struct pgr_err *err)
 {
 	const struct pgr_basebackup_opts *run = &o->run;
 	const char *progname = o->conn.progname;
-	const char *orphan = run->dry_run ? "--dry-run" : o->keep_said ? "--keep" : o->retries > 0 ? "--retry" : NULL;
 
-	if (run->delta == PGR_DELTA_OFF && orphan != NULL)
-		return usage_error(err, progname, "%s can only be used with %s", orphan, "--delta");
+	if (run->delta == PGR_DELTA_OFF && needs_delta(o) != NULL)
+		return usage_error(err, progname, "%s can only be used with %s", needs_delta(o), "--delta");
 	if (run->delta == PGR_DELTA_OFF)
 		return PGR_OK;
 	if (run->format != PGR_FORMAT_PLAIN)

@@ -23,7 +23,6 @@ struct pgr_basebackup_options {
 	int verbose;	 /* number of -v */
 	bool show_progress;
 	bool have_compress;
-	bool keep_said;	   /* --keep or --no-keep was given */
 	unsigned retries;  /* --retry */
 	const char **keep; /* patterns, of argv */
 	bool print_grants;

@@ -54,6 +54,7 @@ BASEBACKUP_MISTAKES = {
                            "--delta=hash and compression on the server are incompatible options"),
     "dry run of a seed": (["-D", "x", "--dry-run"], "--dry-run can only be used with --delta"),
     "keep in a seed": (["-D", "x", "--keep=log"], "--keep can only be used with --delta"),
+    "no keep in a seed": (["-D", "x", "--no-keep"], "--no-keep can only be used with --delta"),
     "retry of a seed": (["-D", "x", "--retry=3"], "--retry can only be used with --delta"),
     "number of retries": (["-D", "x", "--delta", "--retry=often"], 'invalid value "often" for option --retry'),
     "keep a relation": (["-D", "x", "--delta", "--keep=base/5/1259"], "base/5/1259"),

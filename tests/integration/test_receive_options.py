@@ -453,6 +453,25 @@ def test_server_has_less_than_the_directory(source, behind, run, promoted):
     assert sorted(os.listdir(archive)) == before
 
 
+def test_following_that_server_all_the_same(source, behind, run, tmp):
+    """As the man page says for exit code 5: what the server has left behind is moved out of the directory."""
+    standby, archive = behind
+    source.stop()
+    standby.start()
+    standby.promote()
+    left_at = pathlib.Path(standby.wal_path("00000002.history")).read_text(encoding="ascii").split("\t")[1]
+    first = wal.segment_name(1, wal.lsn_number(left_at), standby.segment_bytes())
+    aside = os.path.join(tmp, "aside")
+    os.mkdir(aside)
+    for name in wal.complete(archive) + wal.partial(archive):
+        if name[:24] >= first:
+            os.rename(os.path.join(archive, name), os.path.join(aside, name))
+    assert os.listdir(aside)
+    receive(run, standby, archive, 2, "--startpos", left_at)
+    wal.assert_received(archive, standby)
+    assert wal.complete(archive)[-1].startswith("00000002")
+
+
 def wait_flushed(server):
     query = f"SELECT flush_lsn >= '{server.lsn()}' FROM pg_stat_replication"
     wait_until(lambda: server.sql(query) == "t", "the receiver has all of it")
