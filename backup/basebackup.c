@@ -30,7 +30,7 @@
 
 /* ---- connecting and looking at the server ---- */
 
-int pgr_run_connect(struct pgr_run *r, struct pgr_err *err)
+static int open_client(struct pgr_run *r, struct pgr_err *err)
 {
 	struct pgr_transport *t;
 
@@ -44,10 +44,45 @@ int pgr_run_connect(struct pgr_run *r, struct pgr_err *err)
 
 static int connect_first(struct pgr_run *r, struct pgr_err *err)
 {
-	if (pgr_run_connect(r, err) != PGR_OK)
+	if (open_client(r, err) != PGR_OK)
 		return PGR_ERR;
 	if (r->opts->connected != NULL)
 		r->opts->connected(r->opts->arg, pgr_client_transport(r->client));
+	return PGR_OK;
+}
+
+#define PLACE_TRIES   50
+#define PLACE_WAIT_MS 100
+
+/* A server has a process less when that has seen that its socket was closed. */
+static int open_when_free(struct pgr_run *r, struct pgr_err *err)
+{
+	int rc = open_client(r, err);
+
+	for (int i = 1; rc != PGR_OK && strcmp(err->sqlstate, "53300") == 0 && i < PLACE_TRIES; i++) {
+		if (pgr_stop_wait(r->stop, r->sys, PLACE_WAIT_MS, err) != PGR_OK)
+			return PGR_ERR;
+		rc = open_client(r, err);
+	}
+	return rc;
+}
+
+/* Several hosts in a connection string, or one name for several servers: what was found out is of one cluster. */
+int pgr_run_reconnect(struct pgr_run *r, struct pgr_err *err)
+{
+	struct pgr_system_id id;
+
+	pgr_client_free(r->client);
+	r->client = NULL;
+	if (open_when_free(r, err) != PGR_OK || pgr_client_identify(r->client, &id, err) != PGR_OK)
+		return PGR_ERR;
+	if (strcmp(id.system_identifier, r->id.system_identifier) != 0) {
+		pgr_err_set(err, PGR_E_USAGE,
+			    "a connection led to another cluster than before: its system identifier is %s, not %s",
+			    id.system_identifier, r->id.system_identifier);
+		return pgr_err_hint(err, "Name a single host.");
+	}
+	r->id = id;
 	return PGR_OK;
 }
 

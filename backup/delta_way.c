@@ -123,9 +123,7 @@ static int calm_client(struct pgr_run *r, struct pgr_err *err)
 	if (c != NULL && pgr_client_state(c) == PGR_SS_FAILED &&
 	    pgr_client_until_ready(c, pgr_client_deadline(c, PGR_COMMAND_TIMEOUT_MS), &ignored) == PGR_OK)
 		return PGR_OK;
-	pgr_client_free(r->client);
-	r->client = NULL;
-	return pgr_run_connect(r, err);
+	return pgr_run_reconnect(r, err);
 }
 
 /* What the summary source has found out and prepared is found out and prepared again: another source may see more. */
@@ -166,24 +164,16 @@ bool pgr_delta_way_may_begin_again(const struct pgr_run *r)
 	return r->delta.begun_again < MOST_BEGINNINGS;
 }
 
-/* The backup that was begun ends with its session. */
-static int ask_anew(struct pgr_run *r, struct pgr_err *err)
-{
-	pgr_client_free(r->client);
-	r->client = NULL;
-	if (pgr_run_connect(r, err) != PGR_OK || pgr_client_identify(r->client, &r->id, err) != PGR_OK ||
-	    pgr_delta_seed_check_server(r, err) != PGR_OK)
-		return PGR_ERR;
-	return pgr_summary_seed_open(r, err);
-}
-
+/* The backup that was begun ends with its session.  Who has no new one cannot take another way, either. */
 int pgr_delta_way_begin_again(struct pgr_run *r, struct pgr_err *err)
 {
 	r->delta.begun_again++;
 	pgr_run_info(r, "%s, beginning again", err->msg);
 	pgr_stream_seed_release(r);
 	pgr_summary_seed_release(r);
-	if (ask_anew(r, err) == PGR_OK)
+	if (pgr_run_reconnect(r, err) != PGR_OK)
+		return PGR_ERR;
+	if (pgr_summary_seed_open(r, err) == PGR_OK)
 		return start_over(r, err);
 	if (r->opts->delta == PGR_DELTA_SUMMARY)
 		return refuse_summaries(r, err);

@@ -116,6 +116,7 @@ int pgr_lanes_server_id(struct pgr_client *session, struct pgr_buf *out, struct 
 	return rc;
 }
 
+/* PGR_MORE: it is another one, *err says so. */
 static int check_server(const struct pgr_lanes *l, struct pgr_client *c, struct pgr_err *err)
 {
 	struct pgr_buf id = {0};
@@ -129,14 +130,16 @@ static int check_server(const struct pgr_lanes *l, struct pgr_client *c, struct 
 	if (rc == PGR_OK && text == NULL)
 		rc = pgr_err_nomem(err);
 	if (rc == PGR_OK && strcmp(text, l->o.server_id) != 0) {
-		rc = pgr_err_set(err, PGR_E_USAGE,
-				 "a connection led to another server than the one on which the backup was started");
+		pgr_err_set(err, PGR_E_USAGE,
+			    "a connection led to another server than the one on which the backup was started");
 		pgr_err_hint(err, "Name a single host, or take the backup with --jobs=1.");
+		rc = PGR_MORE;
 	}
 	pgr_buf_fini(&id);
 	return rc;
 }
 
+/* PGR_MORE: on another server, where nothing may be read; *err says so, and there is no session. */
 static int open_session(struct lane *ln, struct pgr_err *err)
 {
 	struct pgr_lanes *l = ln->l;
@@ -146,11 +149,14 @@ static int open_session(struct lane *ln, struct pgr_err *err)
 		rc = l->o.open_session(l->o.arg, &ln->client, err);
 	else
 		rc = pgr_sql_open(&ln->client, l->o.params, l->sys, l->stop, l->o.notice, l->o.arg, err);
-	if (rc != PGR_OK || check_server(l, ln->client, err) == PGR_OK)
+	if (rc != PGR_OK)
 		return rc;
+	rc = check_server(l, ln->client, err);
+	if (rc == PGR_OK)
+		return PGR_OK;
 	pgr_client_free(ln->client);
 	ln->client = NULL;
-	return PGR_ERR;
+	return rc;
 }
 
 /*
@@ -212,11 +218,15 @@ static int open_first(struct lane *ln, struct pgr_err *err)
 	return PGR_MORE;
 }
 
-/* After a loss, which *err tells.  When there is no session to be had, it stays the error. */
+/*
+ * After a loss, which *err tells.  When there is no session to be had, it stays the error; also when there is one on
+ * another server, or on this one after a restart: that is how a run sees that the backup is over.
+ */
 static int open_again(struct lane *ln, struct pgr_err *err)
 {
 	struct pgr_lanes *l = ln->l;
 	struct pgr_err later;
+	int rc;
 
 	if (ln->reader.rows_read > ln->rows_at_loss)
 		ln->attempts = 0;
@@ -230,11 +240,14 @@ static int open_again(struct lane *ln, struct pgr_err *err)
 			*err = later;
 			return PGR_ERR;
 		}
-		if (open_session(ln, &later) == PGR_OK) {
+		rc = open_session(ln, &later);
+		if (rc == PGR_OK) {
 			tell(l, "lane %u is connected again", ln->number);
 			return PGR_OK;
 		}
 		pgr_err_detail(err, "Connecting again failed: %s", later.msg);
+		if (rc == PGR_MORE)
+			return PGR_ERR;
 		if (!may_retry(&later)) {
 			*err = later;
 			return PGR_ERR;

@@ -232,7 +232,7 @@ static int lanes_start(struct pgr_run *r, struct pgr_err *err)
 		r->source = &pgr_stream_seed;
 		if (pgr_delta_way_without_lanes(r, err) != PGR_OK)
 			return PGR_ERR;
-		return pgr_run_connect(r, err) == PGR_OK ? r->source->start(r, err) : PGR_ERR;
+		return pgr_run_reconnect(r, err) == PGR_OK ? r->source->start(r, err) : PGR_ERR;
 	}
 	if (rc != PGR_OK || ask_start_timeline(r, err) != PGR_OK)
 		return PGR_ERR;
@@ -372,6 +372,15 @@ static void lane_notice(void *arg, const char *text)
 		r->opts->notice(r->opts->arg, text);
 }
 
+/* Nothing of another server's files belongs into this backup, and it would not show. */
+static int ask_which_server(struct pgr_run *r, struct pgr_err *err)
+{
+	r->server_id.len = 0;
+	if (pgr_lanes_server_id(pgr_lowlevel_client(r->lowlevel), &r->server_id, err) != PGR_OK)
+		return PGR_ERR;
+	return pgr_buf_str(&r->server_id) != NULL ? PGR_OK : pgr_err_nomem(err);
+}
+
 static int run_lanes(struct pgr_run *r, struct pgr_err *err)
 {
 	struct pgr_lanes_opts lo = {
@@ -392,6 +401,9 @@ static int run_lanes(struct pgr_run *r, struct pgr_err *err)
 		.arg = r,
 	};
 
+	if (ask_which_server(r, err) != PGR_OK)
+		return PGR_ERR;
+	lo.server_id = pgr_buf_str(&r->server_id);
 	r->rate = lo.max_rate_bytes;
 	r->copy_began_ms = r->sys->mono_ms(r->sys);
 	if (pgr_lanes_new(&r->lanes, &lo, r->sys, r->stop, err) != PGR_OK)
@@ -520,6 +532,7 @@ void pgr_lanes_seed_release(struct pgr_run *r)
 	pgr_lanes_free(r->lanes);
 	r->lanes = NULL;
 	pgr_lowlevel_free(r->lowlevel);
+	pgr_buf_fini(&r->server_id);
 	pgr_pagecheck_free(r->pages);
 	pgr_filelist_fini(&r->list);
 	pgr_buf_fini(&r->label);

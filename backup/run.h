@@ -96,6 +96,7 @@ struct pgr_run {
 	int rate_steps; /* of opts->rate_steps, obeyed so far */
 	int64_t copy_began_ms;
 	struct pgr_lowlevel *lowlevel;
+	struct pgr_buf server_id; /* which server that is */
 	struct pgr_filelist list;
 	struct pgr_pagecheck *pages;
 	struct pgr_lanes *lanes;
@@ -107,8 +108,11 @@ struct pgr_run {
 	int64_t progress_at_ms; /* of the last report */
 };
 
-/* Opens `client`. */
-int pgr_run_connect(struct pgr_run *r, struct pgr_err *err) PGR_MUST_USE;
+/*
+ * Opens `client` in place of one that there may be, and asks the server again who it is.  A session that has just ended
+ * may take up the last place on the server for a moment: that is waited for.  PGR_E_USAGE: it is another cluster now.
+ */
+int pgr_run_reconnect(struct pgr_run *r, struct pgr_err *err) PGR_MUST_USE;
 
 /* Makes or checks the directories (pgr_layout_prepare), in place of a layout that was prepared before. */
 int pgr_run_prepare_layout(struct pgr_run *r, struct pgr_err *err) PGR_MUST_USE;

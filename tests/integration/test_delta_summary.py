@@ -10,6 +10,7 @@ from pgrtest import installs
 from pgrtest.delta import Scene
 from pgrtest.place import wait_until
 from pgrtest.programs import failed
+from pgrtest.relay import Balancer
 from pgrtest.trees import picture
 
 pytestmark = pytest.mark.every_major
@@ -357,8 +358,7 @@ def test_from_a_standby_that_may_be_behind(scene):
 # ---- what a server refuses when it is asked for the backup
 
 
-@pytest.fixture
-def late(scene):
+def make_late(scene):
     """A stale standby, and a primary with so much to write that a checkpoint that does not hurry waits for us."""
     stopped_standby(scene)
     scene.change()
@@ -367,6 +367,11 @@ def late(scene):
     for db in scene.databases():
         scene.primary.sql("VACUUM", db=db)
     return scene
+
+
+@pytest.fixture
+def late(scene):
+    return make_late(scene)
 
 
 def asked_for_a_backup(scene, process):
@@ -415,6 +420,42 @@ def test_summaries_that_go_meanwhile_and_are_insisted_on(late):
     late.follows()
 
 
+BEGUN_AGAIN = "the server's tablespaces have changed meanwhile, beginning again"
+
+
+def test_no_place_to_spare(scene):
+    """The session that has ended takes up the last place for a moment."""
+    scene.primary.sql("ALTER SYSTEM SET max_wal_senders = 2")
+    scene.primary.restart()
+    late = make_late(scene)
+    near = late.place.directory()
+    late.spaces[near] = os.path.join(late.tmp, "near")
+    process = late.start_make_over(SUMMARY, "-v", "-c", "spread")
+    asked_for_a_backup(late, process)
+    late.primary.sql(f"CREATE TABLESPACE near LOCATION '{near}'", "CHECKPOINT")
+    assert process.wait() == 0, str(process)
+    assert process.err.count(BEGUN_AGAIN) == 1, str(process)
+    late.is_complete()
+
+
+@pytest.mark.parametrize("way", ["--delta", SUMMARY])
+def test_another_cluster_answers_meanwhile(late, way):
+    """One name for several servers: nothing of another cluster comes here, by no other way either."""
+    other = late.clusters.create(late.pg, summarize_wal="on").start()
+    for server in (late.primary, other):
+        server.sql("CREATE ROLE copier LOGIN REPLICATION")
+    before = picture(late.target)
+    answers = [late.primary]
+    with Balancer(lambda n: answers[-1]) as name:
+        process = late.run.start_basebackup("-D", late.target, "-R", way, "-v", "-c", "spread", *name.address(user="copier"))
+        asked_for_a_backup(late, process)
+        answers.append(other)
+        late.primary.sql(f"CREATE TABLESPACE near LOCATION '{late.place.directory()}'", "CHECKPOINT")
+        failed(process, BEGUN_AGAIN, "a connection led to another cluster than before", "Name a single host")
+    assert picture(late.target) == before
+    late.follows()
+
+
 @pytest.mark.parametrize("way", ["--delta", SUMMARY])
 def test_tablespaces_that_come_and_go_meanwhile(late, way):
     """What was asked before the backup is asked again, as often as it changes."""
@@ -430,7 +471,7 @@ def test_tablespaces_that_come_and_go_meanwhile(late, way):
                      "DROP TABLE in_gone", "DROP TABLESPACE gone", "CHECKPOINT")
     del late.spaces[gone]
     assert process.wait() == 0, str(process)
-    assert process.err.count("the server's tablespaces have changed meanwhile, beginning again") == 1, str(process)
+    assert process.err.count(BEGUN_AGAIN) == 1, str(process)
     figures(process)
     late.is_complete()
     assert late.spaces[near] in late.links().values()

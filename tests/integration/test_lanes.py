@@ -10,6 +10,7 @@ from pgrtest import content, installs
 from pgrtest.checks import nothing_of_ours, paths_below, start_standby, verify_backup
 from pgrtest.place import wait_until
 from pgrtest.programs import failed
+from pgrtest.relay import Balancer
 
 LANES = ["-j", "3", "-c", "fast"]
 
@@ -108,6 +109,22 @@ def test_from_a_standby(pg, primary, clusters, run, tmp, target):
     cascaded = start_standby(clusters, pg, target, source)
     cascaded.wait_replayed(primary.lsn())
     assert content.fingerprint(cascaded) == content.fingerprint(primary)
+
+
+@pytest.mark.parametrize("options", [[], ["--delta=hash", "--dry-run"]], ids=["seed", "dry run"])
+def test_lanes_that_meet_another_server(pg, primary, clusters, run, tmp, target, options):
+    """One name for several: what a standby has may be older than the backup, and no WAL of it would mend that."""
+    first = os.path.join(tmp, "first")
+    run.basebackup("-D", first, "-R", "-c", "fast", *primary.address())
+    standby = start_standby(clusters, pg, first, primary)
+    if options:
+        run.basebackup("-D", target, "-c", "fast", *primary.address())
+    # the lanes come after the run's own three connections, two of a dry run
+    own = 2 if options else 3
+    with Balancer(lambda n: primary if n <= own else standby) as name:
+        failed(run.start_basebackup("-D", target, *LANES, *options, *name.address()),
+               "another server than the one on which the backup was started", "Name a single host")
+    assert os.path.exists(target) == bool(options)
 
 
 def test_the_source_is_promoted(pg, primary, clusters, run, tmp, target):

@@ -1,8 +1,10 @@
-"""The relay of tests/bench between a program and a server: slow, distant or faulty."""
+"""What stands between a program and a server: the relay of tests/bench (slow, distant or faulty), one name for several servers."""
 
 import os
 import re
+import socket
 import subprocess
+import threading
 
 from . import installs
 from .place import PATIENCE
@@ -49,6 +51,52 @@ class Relay:
     def __exit__(self, *_):
         if self._process.poll() is None:
             self.stop()
+
+
+class Balancer:
+    """Passes each connection to 127.0.0.1:`port` on to the server that choose(n) says, n = 1, 2, 3, ..."""
+
+    def __init__(self, choose):
+        self._choose = choose
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.host, self.port = self._listener.getsockname()
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def address(self, user="postgres"):
+        return ["-h", self.host, "-p", str(self.port), "-U", user]
+
+    def _serve(self):
+        n = 0
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            n += 1
+            server = socket.socket(socket.AF_UNIX)
+            server.connect(socket_of(self._choose(n)))
+            for one, other in ((client, server), (server, client)):
+                threading.Thread(target=self._pass, args=(one, other), daemon=True).start()
+
+    @staticmethod
+    def _pass(one, other):
+        try:
+            while data := one.recv(65536):
+                other.sendall(data)
+        except OSError:
+            pass
+        for end in (one, other):
+            try:
+                end.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
 
 
 def socket_of(server):

@@ -50,6 +50,9 @@ static const struct source *sources[64];
 static atomic_uint infos, files_begun, refused, attempts;
 static unsigned refuse_from; /* opening session number so-and-so (from 1) fails; 0: never */
 static const char *refuse_state;
+static unsigned elsewhere_from; /* opening session number so-and-so leads to another server; 0: none */
+
+#define OTHER_ID "7000000000000000001 2026-01-01 00:00:00.000002"
 
 static void add(const struct source *s)
 {
@@ -104,6 +107,8 @@ static int open_session(void *arg, struct pgr_client **out, struct pgr_err *e)
 
 	(void)arg;
 	*out = NULL;
+	if (elsewhere_from != 0 && n >= elsewhere_from)
+		server.id = OTHER_ID;
 	if (refuse_from == 0 || n < refuse_from)
 		return fileserver_open(&server, out, e);
 	atomic_fetch_add(&refused, 1);
@@ -155,6 +160,7 @@ static void setup(void)
 	init_sys(0);
 	refuse_from = 0;
 	refuse_state = NULL;
+	elsewhere_from = 0;
 	infos = files_begun = refused = attempts = 0;
 }
 
@@ -544,8 +550,23 @@ START_TEST(another_server)
 		check_all();
 		return;
 	}
-	server.id = _i == 1 ? "7000000000000000001 2026-01-01 00:00:00.000002" : NULL;
+	server.id = _i == 1 ? OTHER_ID : NULL;
 	expect_failure(_i == 1 ? PGR_E_USAGE : PGR_E_PROTOCOL, _i == 1 ? "another server" : "which one it is");
+}
+END_TEST
+
+/* A server that was started again is another one, too: the loss, which can be tried again, is the error. */
+START_TEST(another_server_after_a_loss)
+{
+	add_all();
+	opts.jobs = 1;
+	opts.server_id = FILESERVER_ID;
+	server.cut_after = 3000000;
+	elsewhere_from = 2;
+	make_lanes(1);
+	expect_failure(PGR_E_NETWORK, "server");
+	ck_assert_ptr_nonnull(strstr(err.detail, "another server"));
+	ck_assert_uint_eq(attempts, 2);
 }
 END_TEST
 
@@ -932,6 +953,7 @@ int main(void)
 	tcase_add_loop_test(t, no_lane, 0, 2);
 	tcase_add_loop_test(t, refused_for_good, 0, 2);
 	tcase_add_loop_test(t, another_server, 0, 3);
+	tcase_add_test(t, another_server_after_a_loss);
 	tcase_add_test(t, impossible_options);
 	tcase_add_loop_test(t, lying_server, 0, (int)(sizeof(lies) / sizeof(lies[0])));
 	suite_add_tcase(s, t);
