@@ -258,7 +258,7 @@ static struct pgr_wal_stream_opts wal_stream_opts(const struct pgr_run *r)
 	return (struct pgr_wal_stream_opts){
 		.slot = o->slot,
 		.create_slot = o->create_slot,
-		.slot_may_exist = o->slot_may_exist || pgr_delta_seed_goes_on(r),
+		.slot_may_exist = o->slot_may_exist || pgr_delta_seed_may_have_slot(r),
 		.temporary_slot = !o->no_slot,
 		.system_identifier = r->id.system_identifier,
 		.segment_bytes = r->segment_bytes,

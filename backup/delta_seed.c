@@ -119,6 +119,11 @@ bool pgr_delta_seed_goes_on(const struct pgr_run *r)
 	return pgr_delta_seed_is_on(r) && pgr_olddir_kind(r->delta.dir) == PGR_OLDDIR_UNFINISHED;
 }
 
+bool pgr_delta_seed_may_have_slot(const struct pgr_run *r)
+{
+	return pgr_delta_seed_is_on(r) && (pgr_delta_seed_goes_on(r) || pgr_olddir_is_settled(r->delta.dir));
+}
+
 const char *pgr_delta_seed_version_dir(const struct pgr_run *r, struct pgr_delta_version_dir *out)
 {
 	const struct pgr_controlfile *c = pgr_delta_seed_is_on(r) ? pgr_olddir_control(r->delta.dir) : NULL;

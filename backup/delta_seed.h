@@ -47,6 +47,9 @@ int pgr_delta_seed_check_server(struct pgr_run *r, struct pgr_err *err) PGR_MUST
 /* Whether it goes on with what an unfinished run has left. */
 bool pgr_delta_seed_goes_on(const struct pgr_run *r);
 
+/* Whether such a run may have created the slot already. */
+bool pgr_delta_seed_may_have_slot(const struct pgr_run *r);
+
 /* The name of the version directory in tablespaces ("PG_15_202209061") as the old copy has it, in `out`; NULL: it does
  * not say. */
 struct pgr_delta_version_dir {

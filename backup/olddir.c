@@ -329,11 +329,13 @@ static int be_copy(struct pgr_olddir *d, struct found *state, struct pgr_err *er
 		return PGR_ERR;
 	d->kind = PGR_OLDDIR_COPY;
 	d->is_backup = label.there;
-	if (!label.there)
+	if (!label.there) {
 		base_is(d, d->control.redo, d->control.tli);
-	else if (label.is_file && pgr_label_start(label.data, label.len, &start, &tli) &&
-		 (finished || was_settled(d, state, start, tli)))
-		base_is(d, start, tli);
+	} else if (label.is_file && pgr_label_start(label.data, label.len, &start, &tli)) {
+		d->settled = was_settled(d, state, start, tli);
+		if (finished || d->settled)
+			base_is(d, start, tli);
+	}
 	found_fini(&label);
 	return PGR_OK;
 }
@@ -497,6 +499,11 @@ pgr_lsn pgr_olddir_base(const struct pgr_olddir *d, pgr_tli *tli)
 bool pgr_olddir_is_backup(const struct pgr_olddir *d)
 {
 	return d->is_backup;
+}
+
+bool pgr_olddir_is_settled(const struct pgr_olddir *d)
+{
+	return d->settled;
 }
 
 /* ---- is it the server's? ---- */

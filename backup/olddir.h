@@ -83,6 +83,10 @@ pgr_lsn pgr_olddir_base(const struct pgr_olddir *d, pgr_tli *tli);
 /* Whether that is where a backup began, and no server has started from these files since. */
 bool pgr_olddir_is_backup(const struct pgr_olddir *d);
 
+/* Of PGR_OLDDIR_COPY: whether a run has ended when all but its last steps was done, and nothing was started in it
+ * since. */
+bool pgr_olddir_is_settled(const struct pgr_olddir *d);
+
 /*
  * Whether it is this server's cluster.  PGR_E_USAGE: another system identifier (pg_control's, the state's), another
  * major version (PG_VERSION, the state's).

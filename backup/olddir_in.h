@@ -30,6 +30,7 @@ struct pgr_olddir {
 	pgr_lsn base;
 	pgr_tli base_tli;
 	bool is_backup; /* see pgr_olddir_is_backup */
+	bool settled;	/* see pgr_olddir_is_settled */
 	bool has_version;
 	char version[16]; /* what stands in PG_VERSION: "15", "9.6"; "": nothing of the kind */
 	bool taken;	  /* the take-over was complete */

@@ -639,6 +639,22 @@ def test_all_but_pg_control(pg, scene, way):
     scene.is_right()
 
 
+def test_all_but_the_manifest(pg, scene):
+    """The same command goes on after its very last steps, too, with the slot that it has made."""
+    needs(pg, 13, "manifests")
+    scene.cold_copy()
+    options = [HASH, "-C", "-S", "mine"]
+    fails = powercut.preload(scene.place, fail="rename@backup_manifest.tmp:1:EIO")
+    process = scene.run.start(*fails, scene.run.basebackup_path, *scene.command(*options, "--no-clean"))
+    assert process.wait() == 1 and "backup_manifest" in process.err, str(process)
+    assert os.path.exists(scene.path("global", "pg_control")) and scene.primary.slots() == ["mine"]
+    scene.quiesce()
+    scene.make_over(*options)
+    assert scene.primary.slots() == ["mine"]
+    scene.is_complete()
+    scene.equals_a_fresh_copy(but={"postgresql.conf", "pg_hba.conf", "pg_ident.conf"})
+
+
 # ---- what is wrong on the server
 
 

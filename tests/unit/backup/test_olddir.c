@@ -1170,7 +1170,17 @@ START_TEST(settled_without_manifest)
 	again();
 	look_finds(PGR_OLDDIR_COPY);
 	ck_assert(pgr_olddir_is_backup(dir));
+	ck_assert(pgr_olddir_is_settled(dir) == believed);
 	base_is(believed ? START : 0, believed ? 3 : 0);
+	tmp_write(&tree, "data/backup_manifest", "{}");
+	again();
+	look_finds(PGR_OLDDIR_COPY);
+	ck_assert(pgr_olddir_is_settled(dir) == believed);
+	base_is(START, 3);
+	ck_assert_int_eq(unlink(tmp_at(&tree, "data/backup_label")), 0); /* a server has started */
+	again();
+	look_finds(PGR_OLDDIR_COPY);
+	ck_assert(!pgr_olddir_is_settled(dir));
 }
 END_TEST
 
