@@ -41,11 +41,14 @@ static int end_run(struct pgr_lane_hash *h, struct pgr_err *err)
 	return pgr_lane_files_keep(h->local.files, h->run_file, from, len, crc, h->local.dir, err);
 }
 
+/* PGR_MORE: what was the same a moment ago is not there any more. */
 static int keep(struct pgr_lane_hash *h, const struct pgr_lane_piece *p, uint64_t len, const struct pgr_lane_chunk *c,
 		struct pgr_err *err)
 {
-	if (c->suspect && pgr_lane_local_check_pages(&h->local, p->file, p->from, len, err) != PGR_OK)
-		return PGR_ERR;
+	int rc = c->suspect ? pgr_lane_local_check_pages(&h->local, p->file, p->from, len, err) : PGR_OK;
+
+	if (rc != PGR_OK)
+		return rc;
 	if (h->run_to > h->run_from && h->run_file == p->file && h->run_to == p->from) {
 		h->run_to += len;
 		h->run_after = c->after;
@@ -121,11 +124,11 @@ int pgr_lane_hash_row(struct pgr_lane_hash *h, struct pgr_lane_request *q, const
 	struct pgr_lane_piece *p = &q->pieces[q->at];
 	const struct pgr_lane_chunk *c = &h->local.chunks[h->next++];
 	uint64_t len = p->to - p->from < p->row ? p->to - p->from : p->row;
-	int rc;
+	int rc = PGR_MORE;
 
 	if (c->whole && memcmp(c->sum, theirs, pgr_rowsum_len(h->local.sum->algo)) == 0)
 		rc = keep(h, p, len, c, err);
-	else
+	if (rc == PGR_MORE)
 		rc = differ(h, p, len, err);
 	if (rc != PGR_OK)
 		return PGR_ERR;

@@ -113,6 +113,8 @@ int pgr_lane_local_check_pages(struct pgr_lane_local *l, size_t file, uint64_t o
 
 	if (open_file(l, file, err) != PGR_OK || read_range(l, off, (size_t)len, &got, err) != PGR_OK)
 		return PGR_ERR;
+	if (got < len)
+		return PGR_MORE;
 	pgr_lane_files_check_pages(l->files, file, off, l->buf, got);
 	return PGR_OK;
 }

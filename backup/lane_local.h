@@ -48,7 +48,8 @@ void pgr_lane_local_fini(struct pgr_lane_local *l);
 /* Reads and hashes what is left of a request. */
 int pgr_lane_local_hash(struct pgr_lane_local *l, const struct pgr_lane_request *q, struct pgr_err *err) PGR_MUST_USE;
 
-/* Looks again at the pages of a range, of at most PGR_LANE_ROW_MAX bytes, that stays: for a suspect chunk. */
+/* Looks again at the pages of a range, of at most PGR_LANE_ROW_MAX bytes, that stays: for a suspect chunk.  PGR_MORE:
+ * it cannot be read any more. */
 int pgr_lane_local_check_pages(struct pgr_lane_local *l, size_t file, uint64_t off, uint64_t len,
 			       struct pgr_err *err) PGR_MUST_USE;
 

@@ -768,8 +768,23 @@ static void write_page(const char *name, uint32_t block, bool good)
 	close(fd);
 }
 
+/* At this read a page is lost, until it is written again; 0: never. */
+static unsigned page_lost_at, page_reads;
+
+#define LOST_PAGE 7
+
+static ssize_t losing_pread(const struct pgr_sys *sys, int fd, void *buf, size_t len, off_t off)
+{
+	off_t at = (off_t)LOST_PAGE * PAGE;
+
+	if (off > at || off + (off_t)len <= at || page_lost_at == 0 || ++page_reads != page_lost_at)
+		return fault_pread(sys, fd, buf, len, off);
+	errno = EIO;
+	return -1;
+}
+
 /* Pages that stay are looked at like those that are fetched: bad on both sides (7), only here (13), and on the server
- * at first (21), where it is good when it is read again. */
+ * at first (21), where it is good when it is read again.  One that is lost in between is fetched. */
 START_TEST(page_checks)
 {
 	static const struct item file = {"base/5/16384", 32 * PAGE, 0, 0, SAME};
@@ -780,8 +795,12 @@ START_TEST(page_checks)
 	char *data, *want;
 
 	said = (struct pgr_buf){0};
-	opts.digest = _i == 0 ? PGR_DIGEST_CRC32C : PGR_DIGEST_SHA256;
+	opts.digest = _i != 1 ? PGR_DIGEST_CRC32C : PGR_DIGEST_SHA256;
 	opts.notice = note;
+	fault_pread = fault.sys.pread;
+	fault.sys.pread = losing_pread;
+	page_reads = 0;
+	page_lost_at = _i == 2 ? 2 : 0;
 	must(pgr_pagecheck_new(&pages, PAGE, 131072, START, &err));
 	add(&file);
 	make_layout();
@@ -795,7 +814,8 @@ START_TEST(page_checks)
 	make_lanes(2);
 	must(pgr_lanes_run(lanes, NULL, NULL, &err));
 	must(pgr_dirsink_drain(sink, &err));
-	ck_assert_uint_eq(server.payload, CHUNK);
+	ck_assert_uint_eq(server.payload, _i == 2 ? 2 * CHUNK : CHUNK);
+	ck_assert_uint_ge(page_reads, _i == 2 ? 2 : 0);
 	write_page(src, 21, true);
 	must(fileserver_open(&server, &client, &err));
 	must(pgr_lanes_recheck(lanes, client, &failures, &err));
@@ -950,7 +970,7 @@ int main(void)
 	tcase_add_loop_test(t, kept_link, 0, 2);
 	tcase_add_test(t, compare_only);
 	tcase_add_test(t, impossible_options);
-	tcase_add_loop_test(t, page_checks, 0, 2);
+	tcase_add_loop_test(t, page_checks, 0, 3);
 	suite_add_tcase(s, t);
 	t = tcase_create("meanwhile");
 	tcase_add_checked_fixture(t, setup, stage_end);
