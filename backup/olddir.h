@@ -120,9 +120,10 @@ int pgr_olddir_check_apart_by_name(const struct pgr_olddir *d, const struct pgr_
  * the same WAL directory or tablespace, and nobody has a file open for writing that lies in the data directory, the WAL
  * directory or a tablespace (`tree`; but for what is kept).  So a server is seen that has lost its lock file; one in
  * another container, whose processes have no numbers here; processes that have outlived their postmaster; and another
- * server whose WAL or tablespaces are linked from here, as they are from a copy of its directory.  What is closed
- * within two seconds was about to end.  PGR_E_USAGE: somebody does. Where the file system cannot tell (over a network)
- * no writers are seen, nor is a server that has no file open for writing.
+ * server whose WAL or tablespaces are linked from here, as they are from a copy of its directory.  (One of another
+ * major version may share a tablespace.)  Who ends, and what is closed, within two seconds was about to.  PGR_E_USAGE:
+ * somebody does.  Where the file system cannot tell (over a network) no writers are seen, nor is a server in another
+ * container that has no file open for writing.
  */
 int pgr_olddir_check_idle(const struct pgr_olddir *d, const struct pgr_layout *layout, const struct pgr_localtree *tree,
 			  const struct pgr_keep *keep, struct pgr_err *err) PGR_MUST_USE;

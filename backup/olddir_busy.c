@@ -1,5 +1,6 @@
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,7 +20,8 @@
 #define TRIES	20
 #define WAIT_MS 100
 
-#define COMM_MOST 64
+#define COMM_MOST    64
+#define VERSION_MOST 64
 
 /* ---- processes that we can see ---- */
 
@@ -28,6 +30,15 @@ struct place {
 	char name[40];
 	struct stat st;
 	const char *path; /* for messages */
+	bool is_space;
+};
+
+/* What all processes are asked. */
+struct search {
+	const struct pgr_sys *sys;
+	struct place *places;
+	size_t n;
+	const char *version; /* as PG_VERSION has it; "": not known */
 };
 
 static bool is_postgres(const struct pgr_sys *sys, int proc, const char *pid)
@@ -45,60 +56,121 @@ static bool is_postgres(const struct pgr_sys *sys, int proc, const char *pid)
 	return yes;
 }
 
+/* A link leads to where its server finds it: in a container of its own that is another directory than here. */
+static bool stat_of_server(const struct pgr_sys *sys, int proc, const char *pid, const char *below, struct stat *st)
+{
+	char name[96], target[PATH_MAX], path[PATH_MAX + 32];
+	ssize_t n;
+
+	snprintf(name, sizeof(name), "%.20s/cwd/%s", pid, below);
+	n = sys->readlinkat(sys, proc, name, target, sizeof(target) - 1);
+	if (n <= 0 || target[0] != '/')
+		return sys->fstatat(sys, proc, name, st, 0) == 0;
+	target[n] = '\0';
+	snprintf(path, sizeof(path), "%.20s/root%s", pid, target);
+	return sys->fstatat(sys, proc, path, st, 0) == 0;
+}
+
 /*
  * Each process of a server has its data directory for its working directory.  (So may a shell, which is no server.)
  * What cannot be looked at is not ours to judge.
  */
 static bool works_in(const struct pgr_sys *sys, int proc, const char *pid, const struct place *p)
 {
-	char name[96];
 	struct stat st;
 
-	snprintf(name, sizeof(name), "%.20s/cwd/%s", pid, p->name);
-	return sys->fstatat(sys, proc, name, &st, 0) == 0 && st.st_dev == p->st.st_dev && st.st_ino == p->st.st_ino;
+	return stat_of_server(sys, proc, pid, p->name, &st) && st.st_dev == p->st.st_dev && st.st_ino == p->st.st_ino;
 }
 
-static const struct place *find_server(const struct pgr_sys *sys, DIR *proc, int fd, const struct place *places,
-				       size_t n, uint32_t *pid)
+/* Servers of several major versions may share a tablespace: each has a directory of its own in it. */
+static bool is_other_version(const struct search *s, int proc, const char *pid)
 {
-	struct dirent *de;
+	struct pgr_err ignored;
+	char name[64], *text;
+	size_t len;
+	bool other;
 
-	while ((de = sys->readdir(sys, proc)) != NULL) {
-		if (!pgr_num_u32(de->d_name, strlen(de->d_name), pid) || !is_postgres(sys, fd, de->d_name))
-			continue;
-		for (size_t i = 0; i < n; i++)
-			if (works_in(sys, fd, de->d_name, &places[i]))
-				return &places[i];
-	}
+	snprintf(name, sizeof(name), "%.20s/cwd/PG_VERSION", pid);
+	if (s->version[0] == '\0' ||
+	    pgr_fs_read_file(s->sys, proc, "/proc", name, VERSION_MOST, &text, &len, &ignored) != PGR_OK)
+		return false;
+	len = strcspn(text, "\n");
+	other = len != strlen(s->version) || memcmp(text, s->version, len) != 0;
+	free(text);
+	return other;
+}
+
+static const struct place *place_of(const struct search *s, int proc, const char *pid)
+{
+	for (size_t i = 0; i < s->n; i++)
+		if (works_in(s->sys, proc, pid, &s->places[i]) &&
+		    !(s->places[i].is_space && is_other_version(s, proc, pid)))
+			return &s->places[i];
 	return NULL;
 }
 
-static void add_place(const struct pgr_sys *sys, struct place *places, size_t *n, int root, const char *path)
+/* A chroot may have no /proc, and then nothing is seen. */
+static const struct place *find_server(const struct search *s, uint32_t *pid)
 {
-	if (root >= 0 && path != NULL && sys->fstat(sys, root, &places[*n].st) == 0)
-		places[(*n)++].path = path;
+	const struct pgr_sys *sys = s->sys;
+	int fd = sys->openat(sys, AT_FDCWD, "/proc", PGR_OLDDIR_FLAGS, 0);
+	DIR *proc = fd >= 0 ? sys->fdopendir(sys, fd) : NULL;
+	const struct place *found = NULL;
+	struct dirent *de;
+
+	if (proc == NULL) {
+		if (fd >= 0)
+			(void)sys->close(sys, fd); /* it was only to be read */
+		return NULL;
+	}
+	while (found == NULL && (de = sys->readdir(sys, proc)) != NULL)
+		if (pgr_num_u32(de->d_name, strlen(de->d_name), pid) && is_postgres(sys, fd, de->d_name))
+			found = place_of(s, fd, de->d_name);
+	(void)sys->closedir(sys, proc);
+	return found;
+}
+
+/* Its last process has removed the lock file, and may have a large memory to give back. */
+static const struct place *find_lasting_server(const struct search *s, uint32_t *pid)
+{
+	const struct place *found = find_server(s, pid);
+
+	for (int i = 0; found != NULL && i < TRIES; i++) {
+		(void)s->sys->poll(s->sys, NULL, 0, WAIT_MS);
+		found = find_server(s, pid);
+	}
+	return found;
+}
+
+static void add_place(struct search *s, int root, const char *path)
+{
+	struct place *p = &s->places[s->n];
+
+	if (root >= 0 && path != NULL && s->sys->fstat(s->sys, root, &p->st) == 0) {
+		p->path = path;
+		s->n++;
+	}
 }
 
 /* A server whose directory was copied with its links has the same WAL directory, and tablespaces of the same number. */
-static size_t list_places(const struct pgr_olddir *d, const struct pgr_layout *l, struct place *places)
+static void list_places(struct search *s, const struct pgr_olddir *d, const struct pgr_layout *l)
 {
 	const char *wal = pgr_layout_wal_name(l), *rest;
-	size_t n = 0;
 	int root;
 
-	places[n].name[0] = '\0';
-	add_place(d->sys, places, &n, d->fd, d->path);
+	add_place(s, d->fd, d->path);
 	pgr_layout_resolve(l, wal, &root, &rest);
-	snprintf(places[n].name, sizeof(places[n].name), "%s", wal);
+	snprintf(s->places[s->n].name, sizeof(s->places[s->n].name), "%s", wal);
 	if (rest[0] == '\0')
-		add_place(d->sys, places, &n, root, wal);
+		add_place(s, root, wal);
 	for (size_t i = 0; i < pgr_layout_tablespaces(l); i++) {
 		uint32_t oid = pgr_layout_tablespace_oid(l, i);
+		struct place *p = &s->places[s->n];
 
-		snprintf(places[n].name, sizeof(places[n].name), "pg_tblspc/%u", oid);
-		add_place(d->sys, places, &n, pgr_layout_root(l, oid), pgr_layout_tablespace_target(l, oid));
+		snprintf(p->name, sizeof(p->name), "pg_tblspc/%u", oid);
+		p->is_space = true;
+		add_place(s, pgr_layout_root(l, oid), pgr_layout_tablespace_target(l, oid));
 	}
-	return n;
 }
 
 static int refuse_server(const struct pgr_olddir *d, const struct place *p, uint32_t pid, struct pgr_err *err)
@@ -115,25 +187,23 @@ static int refuse_server(const struct pgr_olddir *d, const struct place *p, uint
 /* Whoever has removed the lock file of a running server is told here. */
 static int check_processes(const struct pgr_olddir *d, const struct pgr_layout *l, struct pgr_err *err)
 {
-	const struct pgr_sys *sys = d->sys;
-	struct place *places = calloc(pgr_layout_tablespaces(l) + 3, sizeof(*places));
-	int fd = places != NULL ? sys->openat(sys, AT_FDCWD, "/proc", PGR_OLDDIR_FLAGS, 0) : -1;
-	DIR *proc = fd >= 0 ? sys->fdopendir(sys, fd) : NULL;
-	const struct place *p = NULL;
+	struct search s = {.sys = d->sys};
+	const struct place *found;
 	uint32_t pid = 0;
+	char major[16];
 	int rc = PGR_OK;
 
-	if (proc != NULL) { /* a chroot may have no /proc, and then nothing is seen */
-		p = find_server(sys, proc, fd, places, list_places(d, l, places), &pid);
-		(void)sys->closedir(sys, proc); /* it was only read */
-	} else if (fd >= 0) {
-		(void)sys->close(sys, fd);
-	}
-	if (places == NULL)
-		rc = pgr_err_nomem(err);
-	else if (p != NULL)
-		rc = refuse_server(d, p, pid, err);
-	free(places);
+	s.places = calloc(pgr_layout_tablespaces(l) + 3, sizeof(*s.places));
+	if (s.places == NULL)
+		return pgr_err_nomem(err);
+	/* an unfinished copy may not have its PG_VERSION yet */
+	snprintf(major, sizeof(major), "%d", d->state.major);
+	s.version = d->version[0] != '\0' || d->state.major == 0 ? d->version : major;
+	list_places(&s, d, l);
+	found = find_lasting_server(&s, &pid);
+	if (found != NULL)
+		rc = refuse_server(d, found, pid, err);
+	free(s.places);
 	return rc;
 }
 

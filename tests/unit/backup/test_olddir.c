@@ -1,6 +1,7 @@
 #include <check.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <sys/ipc.h>
@@ -1863,32 +1864,161 @@ START_TEST(idle)
 }
 END_TEST
 
+/* A process that works in `where`, in a file system of its own when there is a `root`, until it is ended. */
+struct worker {
+	pid_t pid;
+	int pipe;
+};
+
+static bool enter_root(const char *root)
+{
+	if (chroot(root) == 0)
+		return true;
+	return unshare(CLONE_NEWUSER) == 0 && chroot(root) == 0 && prctl(PR_SET_DUMPABLE, 1) == 0;
+}
+
+/* False: this machine does not let us have a root of our own. */
+static bool begin_worker(struct worker *w, const char *name, const char *root, const char *where)
+{
+	int to_child[2], from_child[2];
+	char c = 'x';
+
+	ck_assert(pipe(to_child) == 0 && pipe(from_child) == 0);
+	w->pid = fork();
+	if (w->pid == 0) {
+		close(to_child[1]);
+		if ((root != NULL && !enter_root(root)) || prctl(PR_SET_NAME, name) != 0 || chdir(where) != 0 ||
+		    write(from_child[1], &c, 1) != 1)
+			_exit(1);
+		_exit(read(to_child[0], &c, 1) == 0 ? 0 : 1);
+	}
+	ck_assert_int_gt(w->pid, 0);
+	close(to_child[0]);
+	close(from_child[1]);
+	w->pipe = to_child[1];
+	if (read(from_child[0], &c, 1) != 1) {
+		ck_assert_ptr_nonnull(root);
+		ck_assert_int_eq(waitpid(w->pid, NULL, 0), w->pid);
+		close(w->pipe);
+		w->pid = 0;
+	}
+	close(from_child[0]);
+	return w->pid != 0;
+}
+
+static void end_worker(struct worker *w)
+{
+	int status;
+
+	close(w->pipe);
+	ck_assert_int_eq(waitpid(w->pid, &status, 0), w->pid);
+	ck_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+static struct worker ending;
+
+static int end_it(const struct pgr_sys *sys, struct pollfd *fds_, nfds_t n, int ms)
+{
+	(void)count_wait(sys, fds_, n, ms);
+	if (waits == 5)
+		end_worker(&ending);
+	return 0;
+}
+
+static void end_idle(struct pgr_localtree *t)
+{
+	pgr_localtree_fini(t);
+	again();
+	free_layout();
+}
+
+/* pg_ctl takes a server for stopped when its lock file is gone; the process may have gigabytes to give back. */
+START_TEST(about_to_end)
+{
+	struct pgr_localtree t = {0};
+	struct pgr_sys sys = *pgr_sys_real();
+
+	sys.poll = end_it;
+	begin_idle(&t, &sys);
+	ck_assert(begin_worker(&ending, "postgres", NULL, data));
+	must(pgr_olddir_check_idle(dir, layout, &t, &no_keep, &err));
+	ck_assert_uint_eq(waits, 5);
+	end_idle(&t);
+}
+END_TEST
+
+/* A tablespace is shared by versions: each has its own directory there; a WAL directory is not. */
+START_TEST(other_version)
+{
+	struct pgr_localtree t = {0};
+	struct pgr_sys sys = *pgr_sys_real();
+	struct worker w;
+	bool free_to_go = _i == 1;
+
+	sys.poll = count_wait;
+	begin_idle(&t, &sys);
+	tmp_mkdir(&tree, "other", 0700);
+	tmp_mkdir(&tree, "other/pg_tblspc", 0700);
+	ck_assert_int_eq(symlink(space, tmp_at(&tree, "other/pg_tblspc/16385")), 0);
+	if (_i == 2)
+		ck_assert_int_eq(symlink("../data/pg_wal", tmp_at(&tree, "other/pg_wal")), 0);
+	tmp_write(&tree, "other/PG_VERSION", _i == 0 ? "15\n" : "16\n");
+	ck_assert(begin_worker(&w, "postgres", NULL, tmp_at(&tree, "other")));
+	if (free_to_go)
+		must(pgr_olddir_check_idle(dir, layout, &t, &no_keep, &err));
+	else
+		check_failed(pgr_olddir_check_idle(dir, layout, &t, &no_keep, &err), PGR_E_USAGE,
+			     "directory \"%s\", to which \"%s/%s\" leads, is in use by a server (process %ld)",
+			     _i == 2 ? "pg_wal" : space, data, _i == 2 ? "pg_wal" : "pg_tblspc/16385", (long)w.pid);
+	end_worker(&w);
+	end_idle(&t);
+}
+END_TEST
+
+/* In a container the same name is another directory, and another name the same. */
+START_TEST(links_in_a_container)
+{
+	struct pgr_localtree t = {0};
+	struct pgr_sys sys = *pgr_sys_real();
+	struct worker w;
+
+	sys.poll = count_wait;
+	begin_idle(&t, &sys);
+	tmp_mkdir(&tree, "other", 0700);
+	tmp_mkdir(&tree, "other/pg_tblspc", 0700);
+	ck_assert_int_eq(symlink(_i == 0 ? space : "/space", tmp_at(&tree, "other/pg_tblspc/16385")), 0);
+	if (begin_worker(&w, "postgres", tree.path, "/other")) {
+		if (_i == 0)
+			must(pgr_olddir_check_idle(dir, layout, &t, &no_keep, &err));
+		else
+			check_failed(pgr_olddir_check_idle(dir, layout, &t, &no_keep, &err), PGR_E_USAGE,
+				     "directory \"%s\", to which \"%s/pg_tblspc/16385\" leads, is in use by a server "
+				     "(process %ld)",
+				     space, data, (long)w.pid);
+		end_worker(&w);
+	}
+	end_idle(&t);
+}
+END_TEST
+
 /* A server whose lock file somebody has removed, or whose links lead to the same; a shell may work there. */
 START_TEST(working_directory)
 {
 	struct pgr_localtree t = {0};
-	int to_child[2], from_child[2], status;
-	char c = 'x';
+	struct pgr_sys sys = *pgr_sys_real();
+	struct worker w;
 	pid_t pid;
 
-	begin_idle(&t, pgr_sys_real());
+	sys.poll = count_wait;
+	begin_idle(&t, &sys);
 	tmp_mkdir(&tree, "other", 0700);
 	tmp_mkdir(&tree, "other/pg_tblspc", 0700);
 	if (_i == 2)
 		ck_assert_int_eq(symlink("../data/pg_wal", tmp_at(&tree, "other/pg_wal")), 0);
 	if (_i == 3)
 		ck_assert_int_eq(symlink(space, tmp_at(&tree, "other/pg_tblspc/16385")), 0);
-	ck_assert(pipe(to_child) == 0 && pipe(from_child) == 0);
-	pid = fork();
-	if (pid == 0) {
-		close(to_child[1]);
-		if (prctl(PR_SET_NAME, _i == 1 ? "bash" : "postgres") != 0 ||
-		    chdir(_i < 2 ? data : tmp_at(&tree, "other")) != 0 || write(from_child[1], &c, 1) != 1)
-			_exit(1);
-		_exit(read(to_child[0], &c, 1) == 0 ? 0 : 1);
-	}
-	ck_assert_int_gt(pid, 0);
-	ck_assert_int_eq(read(from_child[0], &c, 1), 1);
+	ck_assert(begin_worker(&w, _i == 1 ? "bash" : "postgres", NULL, _i < 2 ? data : tmp_at(&tree, "other")));
+	pid = w.pid;
 	if (_i == 0)
 		check_failed(pgr_olddir_check_idle(dir, layout, &t, &no_keep, &err), PGR_E_USAGE,
 			     "a server is running in directory \"%s\" (process %ld)", data, (long)pid);
@@ -1903,15 +2033,9 @@ START_TEST(working_directory)
 			space, data, (long)pid);
 	else
 		must(pgr_olddir_check_idle(dir, layout, &t, &no_keep, &err));
-	for (int i = 0; i < 2; i++) {
-		close(to_child[i]);
-		close(from_child[i]);
-	}
-	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+	end_worker(&w);
 	must(pgr_olddir_check_idle(dir, layout, &t, &no_keep, &err));
-	pgr_localtree_fini(&t);
-	again();
-	free_layout();
+	end_idle(&t);
 }
 END_TEST
 
@@ -2033,6 +2157,9 @@ static void add_apart(TCase *t)
 	tcase_add_loop_test(t, idle, 0, COUNT(servers_files));
 	tcase_add_test(t, idle_or_not);
 	tcase_add_loop_test(t, working_directory, 0, 5);
+	tcase_add_test(t, about_to_end);
+	tcase_add_loop_test(t, other_version, 0, 3);
+	tcase_add_loop_test(t, links_in_a_container, 0, 2);
 }
 
 static Suite *olddir_suite(void)
