@@ -17,6 +17,7 @@
 #include "backup/tar_seed.h"
 #include "backup/wal_stream.h"
 #include "common/block.h"
+#include "common/num.h"
 #include "common/stop.h"
 #include "common/sys.h"
 #include "proto/caps.h"
@@ -211,6 +212,8 @@ int pgr_run_prepare_layout(struct pgr_run *r, struct pgr_err *err)
 
 	if (pgr_tar_seed_to_stdout(r->opts))
 		return PGR_OK;
+	if (!pgr_num_u64(r->id.system_identifier, strlen(r->id.system_identifier), &lo.system_identifier))
+		lo.system_identifier = 0;
 	pgr_layout_free(r->layout);
 	r->layout = NULL;
 	if (pgr_layout_new(&r->layout, r->sys, &lo, err) != PGR_OK)

@@ -62,6 +62,7 @@ int pgr_layout_new(struct pgr_layout **out, const struct pgr_sys *sys, const str
 	l->summaries = opts->summaries;
 	l->in_place = opts->in_place;
 	l->look_only = opts->look_only;
+	l->system_identifier = opts->system_identifier;
 	l->data = l->wal = PGR_ROOT_INIT;
 	if (copy_opts(l, opts, err) != PGR_OK) {
 		pgr_layout_free(l);

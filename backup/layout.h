@@ -25,12 +25,13 @@ struct pgr_layout_opts {
 	const char *data_dir; /* as the user gave it, canonicalised */
 	const char *wal_dir;  /* --waldir, absolute; NULL */
 	const struct pgr_tblspc_map *mapping;
-	mode_t dir_mode;  /* 0700 or 0750 */
-	mode_t file_mode; /* 0600 or 0640 */
-	bool pg_xlog;	  /* server below 10 */
-	bool summaries;	  /* pg_wal/summaries exists (17) */
-	bool in_place;	  /* a data directory that is not empty is made over */
-	bool look_only;	  /* in place: what is missing is not made and stays closed, for whoever only wants to know */
+	mode_t dir_mode;	    /* 0700 or 0750 */
+	mode_t file_mode;	    /* 0600 or 0640 */
+	bool pg_xlog;		    /* server below 10 */
+	bool summaries;		    /* pg_wal/summaries exists (17) */
+	bool in_place;		    /* a data directory that is not empty is made over */
+	uint64_t system_identifier; /* in place: the server's; 0: not known */
+	bool look_only; /* in place: what is missing is not made and stays closed, for whoever only wants to know */
 	const char
 		*version_dir; /* in place: the version directory in tablespaces, "PG_15_202209061"; NULL: not known */
 };
@@ -49,8 +50,9 @@ void pgr_layout_free(struct pgr_layout *l);
  * In place a data directory that is not empty is opened as it is, and nothing is changed in it; pg_wal as well, where
  * it is a directory or leads to one.  A link pg_wal stays when no wal_dir is given.  A wal_dir must be missing (it is
  * made then) or empty, or what the link leads to already.  PGR_E_USAGE besides: the link leads nowhere, to the data
- * directory, to one that holds it, or to one that looks like no WAL directory (it has no WAL, or directories that none
- * has); pg_wal is a mount point where a link to wal_dir must come, or holds wal_dir.
+ * directory, to one that holds it, or to one that looks like no WAL directory of this cluster (it has no WAL,
+ * directories that none has, or WAL of another system identifier); pg_wal is a mount point where a link to wal_dir must
+ * come, or holds wal_dir.
  */
 int pgr_layout_prepare(struct pgr_layout *l, struct pgr_err *err) PGR_MUST_USE;
 

@@ -43,9 +43,10 @@ struct pgr_layout {
 	/* in place */
 	bool in_place;
 	bool look_only;
-	bool old;	   /* there was something in the data directory */
-	bool link_wal;	   /* pg_wal is to become the link to `wal` */
-	char *version_dir; /* NULL: not known */
+	bool old;		    /* there was something in the data directory */
+	bool link_wal;		    /* pg_wal is to become the link to `wal` */
+	char *version_dir;	    /* NULL: not known */
+	uint64_t system_identifier; /* 0: not known */
 	struct pgr_old_link *links;
 	size_t nlinks;
 	struct pgr_layout_leftover *leftovers;

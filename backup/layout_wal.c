@@ -9,6 +9,7 @@
 
 #include "backup/wipe.h"
 #include "common/sys.h"
+#include "receiver/walpage.h"
 
 #define DIR_FLAGS (O_RDONLY | O_DIRECTORY | O_CLOEXEC)
 
@@ -39,22 +40,53 @@ static int leads_nowhere(const struct pgr_layout *l, struct pgr_err *err)
 
 /*
  * What a link leads to is going to be emptied, and may be something else than who made the link had in mind.  So there
- * must be something that a WAL directory has, and no directory that none has.
+ * must be something that a WAL directory has, and nothing that none has: no other directory, no other cluster's WAL.
  */
+static bool is_dir_of_wal(const char *name)
+{
+	return strcmp(name, "archive_status") == 0 || strcmp(name, "summaries") == 0;
+}
+
+#define SEGMENT_NAME 24 /* XLOG_FNAME_LEN */
+#define TLI_NAME     8
+
+/* Also compressed, in parts, of a backup's history; and what a recovery fetches.  Not a date that is somebody's. */
 static bool is_of_wal(const char *name)
 {
-	static const char *const names[] = {"archive_status", "summaries", "xlogtemp.", "RECOVERY"};
+	size_t n = strspn(name, "0123456789ABCDEF");
 
-	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
-		if (strncmp(name, names[i], strlen(names[i])) == 0)
-			return true;
-	return strspn(name, "0123456789ABCDEF") >= 8;
+	if (n == SEGMENT_NAME)
+		return name[n] == '\0' || name[n] == '.';
+	return (n == TLI_NAME && strncmp(name + n, ".history", strlen(".history")) == 0) ||
+	       strncmp(name, "xlogtemp.", strlen("xlogtemp.")) == 0 || strcmp(name, "RECOVERYXLOG") == 0 ||
+	       strcmp(name, "RECOVERYHISTORY") == 0;
 }
 
 struct content {
 	bool wal, other;
 	char directory[NAME_MAX + 1]; /* one that is none of pg_wal's; "" */
+	char foreign[NAME_MAX + 1];   /* a segment of another cluster; "" */
 };
+
+/* What cannot be read, or begins with no page of WAL, says nothing. */
+static bool is_foreign(const struct pgr_layout *l, const char *name)
+{
+	uint8_t head[PGR_WALPAGE_LONG];
+	struct pgr_walpage page;
+	struct pgr_err ignored;
+	ssize_t n;
+	int fd;
+
+	if (l->system_identifier == 0 || strspn(name, "0123456789ABCDEF") != SEGMENT_NAME)
+		return false;
+	fd = l->sys->openat(l->sys, l->wal.fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0);
+	if (fd < 0)
+		return false;
+	n = l->sys->pread(l->sys, fd, head, sizeof(head), 0);
+	(void)l->sys->close(l->sys, fd); /* it was only read */
+	return n == (ssize_t)sizeof(head) && pgr_walpage_first(head, sizeof(head), &page, &ignored) == PGR_OK &&
+	       page.system_id != l->system_identifier;
+}
 
 static int look_at(const struct pgr_layout *l, const char *name, struct content *c, struct pgr_err *err)
 {
@@ -62,16 +94,17 @@ static int look_at(const struct pgr_layout *l, const char *name, struct content 
 
 	if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0 || strcmp(name, PGR_LOST_FOUND) == 0)
 		return PGR_OK;
-	if (is_of_wal(name)) {
-		c->wal = true;
-		return PGR_OK;
-	}
 	if (l->sys->fstatat(l->sys, l->wal.fd, name, &st, AT_SYMLINK_NOFOLLOW) != 0)
 		return errno == ENOENT ? PGR_OK
 				       : pgr_err_sys(err, errno, "could not stat file \"%s/%s\"", l->wal.path, name);
-	c->other = true;
-	if (S_ISDIR(st.st_mode))
+	if (S_ISDIR(st.st_mode) ? is_dir_of_wal(name) : is_of_wal(name))
+		c->wal = true;
+	else if (S_ISDIR(st.st_mode))
 		snprintf(c->directory, sizeof(c->directory), "%s", name);
+	else
+		c->other = true;
+	if (S_ISREG(st.st_mode) && is_foreign(l, name))
+		snprintf(c->foreign, sizeof(c->foreign), "%s", name);
 	return PGR_OK;
 }
 
@@ -106,6 +139,10 @@ static int check_content(const struct pgr_layout *l, struct pgr_err *err)
 		pgr_err_set(err, PGR_E_USAGE,
 			    "\"%s/%s\" leads to \"%s\", which is no WAL directory: it holds the directory \"%s\"",
 			    l->data.path, l->wal_name, l->wal.path, c.directory);
+	else if (c.foreign[0] != '\0')
+		pgr_err_set(err, PGR_E_USAGE,
+			    "\"%s/%s\" leads to \"%s\", which has the WAL of another cluster: file \"%s\"",
+			    l->data.path, l->wal_name, l->wal.path, c.foreign);
 	else if (c.other && !c.wal)
 		pgr_err_set(err, PGR_E_USAGE,
 			    "\"%s/%s\" leads to \"%s\", which is no WAL directory: there is no WAL in it", l->data.path,

@@ -144,6 +144,17 @@ def test_wal_that_is_none(scene):
     assert [picture(scene.target), picture(wal)] == before
 
 
+def test_wal_of_another_cluster(scene):
+    """Of a server that does not run just now: it may need it to start."""
+    other = scene.clusters.create(scene.pg).start()
+    other.stop()
+    scene.cold_copy()
+    shutil.rmtree(scene.path("pg_wal"))
+    os.symlink(other.wal_path(), scene.path("pg_wal"))
+    refused(scene, "pg_wal", "has the WAL of another cluster", options=[HASH], of=[other.wal_path()])
+    other.start()
+
+
 def test_another_data_directory_inside(scene):
     """Somebody's old backup, say; it stays when it is named."""
     scene.cold_copy()

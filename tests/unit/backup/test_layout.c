@@ -1134,6 +1134,13 @@ static const struct {
 	{{"data2"}, NULL, "it holds the directory \"data2\""},
 	{{NULL}, "letter.txt", "there is no WAL in it"},
 	{{"lost+found"}, "letter.txt", "there is no WAL in it"},
+	{{"20261105"}, NULL, "it holds the directory \"20261105\""}, /* hexadecimal digits, too */
+	{{"archive_status", "20261105-full"}, NULL, "it holds the directory \"20261105-full\""},
+	{{"000000010000000000000001"}, NULL, "it holds the directory \"000000010000000000000001\""},
+	{{"summaries.old"}, NULL, "it holds the directory \"summaries.old\""},
+	{{NULL}, "20261105.tar", "there is no WAL in it"},
+	{{NULL}, "00000001000000000000000100", "there is no WAL in it"},
+	{{NULL}, "archive_status", "there is no WAL in it"},
 };
 
 START_TEST(old_wal_link_to_something_else)
@@ -1163,11 +1170,53 @@ START_TEST(old_wal_link_to_something_else)
 }
 END_TEST
 
+/* Segments tell whose they are. */
+START_TEST(old_wal_link_to_other_wal)
+{
+	/* of 15: xlp_magic, xlp_info, xlp_tli, xlp_pageaddr, xlp_rem_len, and the long header's */
+	struct {
+		uint16_t magic, info;
+		uint32_t tli;
+		uint64_t addr;
+		uint32_t rem_len, padding;
+		uint64_t system_id;
+		uint32_t segment_bytes, page_bytes;
+	} head = {0xD110, 2, 1, 0xA0 * 16777216UL, 0, 0, 4711, 16777216, 8192};
+	const char *name = "0000000100000000000000A0";
+	FILE *s;
+
+	if (_i == 3)
+		head.magic = 0; /* no WAL */
+	tmp_mkdir(&tree, "wal", 0700);
+	tmp_write(&tree, "wal/0000000100000000000000A1", ""); /* not begun */
+	s = fopen(tmp_at(&tree, "wal/0000000100000000000000A0"), "w");
+	ck_assert(s != NULL && fwrite(&head, sizeof(head), 1, s) == 1 && fclose(s) == 0);
+	make_link("@/wal", "data/pg_wal");
+	opts.system_identifier = _i == 0 ? 4711 : _i == 1 ? 0 : 4712;
+	make(pgr_sys_real());
+	if (_i == 2) {
+		check_failed(pgr_layout_prepare(layout, &err), PGR_E_USAGE,
+			     "\"%s/pg_wal\" leads to \"%s\", which has the WAL of another cluster: file \"%s\"",
+			     data_dir, wal_dir, name);
+		ck_assert_ptr_nonnull(strstr(err.hint, "--waldir"));
+		return;
+	}
+	must(pgr_layout_prepare(layout, &err));
+	must(pgr_layout_take_over(layout, &err));
+	ck_assert_uint_eq(tmp_entries(wal_dir), 0);
+}
+END_TEST
+
 /* With its names alone: of timelines' histories, compressed, in parts. */
 START_TEST(old_wal_link_to_wal)
 {
-	static const char *const names[] = {"0000000100000000000000A0", "00000002.history", "xlogtemp.123",
-					    "0000000100000000000000A0.gz", "RECOVERYHISTORY"};
+	static const char *const names[] = {"0000000100000000000000A0",
+					    "00000002.history",
+					    "xlogtemp.123",
+					    "0000000100000000000000A0.gz",
+					    "RECOVERYHISTORY",
+					    "0000000100000000000000A0.00000028.backup",
+					    "RECOVERYXLOG"};
 	char path[PATH_MAX];
 
 	tmp_mkdir(&tree, "wal", 0700);
@@ -1768,7 +1817,8 @@ static Suite *layout_suite(void)
 	tcase_add_loop_test(o, old_wal_link_kept, 0, sizeof(wal_links) / sizeof(wal_links[0]));
 	tcase_add_loop_test(o, old_wal_link_refused, 0, sizeof(bad_wal_links) / sizeof(bad_wal_links[0]));
 	tcase_add_loop_test(o, old_wal_link_to_something_else, 0, 2 * sizeof(no_wal) / sizeof(no_wal[0]));
-	tcase_add_loop_test(o, old_wal_link_to_wal, 0, 5);
+	tcase_add_loop_test(o, old_wal_link_to_other_wal, 0, 4);
+	tcase_add_loop_test(o, old_wal_link_to_wal, 0, 7);
 	tcase_add_loop_test(o, old_waldir, 0, WAS_END);
 	tcase_add_test(o, old_waldir_is_linked);
 	tcase_add_test(o, old_waldir_not_empty);
