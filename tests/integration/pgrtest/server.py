@@ -151,9 +151,11 @@ class Server:
     @contextlib.contextmanager
     def orphaned(self):
         """The postmaster is killed, its children are held up; at the end they are gone as well."""
-        segment, orphans = self._shared_memory(), children_of(self._postmaster.pid)
-        for pid in orphans:
-            os.kill(pid, signal.SIGSTOP)
+        segment, orphans = self._shared_memory(), []
+        for pid in children_of(self._postmaster.pid):
+            with contextlib.suppress(ProcessLookupError):  # the backend of a client that has gone
+                os.kill(pid, signal.SIGSTOP)
+                orphans.append(pid)
         self._postmaster.kill()
         self._postmaster.wait()
         try:
