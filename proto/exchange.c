@@ -17,7 +17,7 @@
 #define RESULT_MAX	 ((size_t)64 * 1024 * 1024)
 #define DEFAULT_WALSEG	 (16u * 1024 * 1024)
 #define DUPLICATE_OBJECT "42710"
-#define WRONG_STATE	 "55000" /* object_not_in_prerequisite_state */
+#define NOT_SUPPORTED	 "0A000"
 
 /* ---- results ---- */
 
@@ -438,7 +438,7 @@ int pgr_client_read_slot(struct pgr_client *c, const char *slot, pgr_lsn *restar
 	rc = run(c, built, &text, &r, err);
 	if (rc == PGR_OK)
 		rc = decode_slot(r, slot, restart, tli, err);
-	else if (err->cls == PGR_E_SERVER && !err->fatal && strcmp(err->sqlstate, WRONG_STATE) == 0)
+	else if (err->cls == PGR_E_SERVER && !err->fatal && strcmp(err->sqlstate, NOT_SUPPORTED) == 0)
 		err->cls = PGR_E_USAGE; /* how a server refuses a logical slot: no retry makes it a physical one */
 	pgr_result_free(r);
 	return rc;

@@ -314,10 +314,27 @@ static bool may_mend(const struct pgr_receive *r, const struct pgr_err *err)
 	return err->cls == PGR_E_CONNECT || err->cls == PGR_E_NETWORK || err->cls == PGR_E_SERVER;
 }
 
-/* undefined_file; object_not_in_prerequisite_state: a slot that was invalidated, since it held too much WAL back. */
+#define UNDEFINED_FILE "58P01" /* the segment was removed */
+#define WRONG_STATE    "55000" /* a slot that was invalidated, since it held too much WAL back; or a logical one */
+
 static bool is_wal_gone(const struct pgr_err *err)
 {
-	return err->cls == PGR_E_SERVER && (strcmp(err->sqlstate, "58P01") == 0 || strcmp(err->sqlstate, "55000") == 0);
+	return err->cls == PGR_E_SERVER &&
+	       (strcmp(err->sqlstate, UNDEFINED_FILE) == 0 || strcmp(err->sqlstate, WRONG_STATE) == 0);
+}
+
+static void explain_gone_wal(struct pgr_err *err)
+{
+	if (err->hint[0] != '\0')
+		return;
+	if (strcmp(err->sqlstate, WRONG_STATE) == 0)
+		pgr_err_hint(err,
+			     "A slot that was invalidated has lost WAL: a new base backup, an empty directory and a "
+			     "new slot are needed.  A logical slot cannot be used here.");
+	else
+		pgr_err_hint(err,
+			     "The server no longer has this WAL.  Unless it comes back there, a new base backup and "
+			     "an empty directory are needed; with --slot a server keeps what was not received yet.");
 }
 
 static void tell_failure(struct pgr_receive *r, struct pgr_err *err)
@@ -328,10 +345,7 @@ static void tell_failure(struct pgr_receive *r, struct pgr_err *err)
 		r->trouble = PGR_NOT_BEHIND;
 	if (is_wal_gone(err)) {
 		r->trouble = PGR_WAL_GONE;
-		if (err->hint[0] == '\0')
-			pgr_err_hint(err, "The server no longer has this WAL.  Unless it comes back there, a new base "
-					  "backup and an empty directory are needed; with --slot a server keeps what "
-					  "was not received yet.");
+		explain_gone_wal(err);
 	}
 	pgr_say_error(&r->msg, err);
 }

@@ -387,8 +387,18 @@ def test_slot_was_invalidated(pg, clusters, run, tmp):
     server.sql("CHECKPOINT")
     wait_until(lambda: server.sql("SELECT wal_status FROM pg_replication_slots") == "lost", "the slot is lost")
     before = os.listdir(tmp)
-    ended_with(run.start_receivewal("-D", tmp, "-S", "mine", "--give-up=2", *server.address()), 3, "waiting")
+    ended_with(run.start_receivewal("-D", tmp, "-S", "mine", "--give-up=2", *server.address()), 3, "waiting",
+               "a new base backup")
     assert os.listdir(tmp) == before
+
+
+def test_logical_slot(pg, source, run, tmp):
+    source.configure(wal_level="logical")
+    source.restart()
+    source.sql("SELECT pg_create_logical_replication_slot('theirs', 'pgoutput')")
+    code = 1 if pg.major >= 15 else 3  # it is asked about the slot, or has to be asked for the stream
+    ended_with(run.start_receivewal("-D", tmp, "-S", "theirs", "--give-up=1", *source.address()), code, "logical")
+    assert not os.listdir(tmp)
 
 
 def test_wal_is_removed_while_it_is_away(pg, clusters, run, tmp):

@@ -1313,7 +1313,7 @@ START_TEST(test_read_slot)
 	ANSWER(&f, "logical", "0/1", "1");
 	ck_assert_int_eq(pgr_client_read_slot(f.c, "s", &lsn, &tli, &f.err), PGR_ERR);
 	ck_assert_int_eq(f.err.cls, PGR_E_USAGE);
-	answer_error(&f, "ERROR", "55000", "cannot use READ_REPLICATION_SLOT with a logical replication slot");
+	answer_error(&f, "ERROR", "0A000", "cannot use READ_REPLICATION_SLOT with a logical replication slot");
 	ck_assert_int_eq(pgr_client_read_slot(f.c, "s", &lsn, &tli, &f.err), PGR_ERR);
 	ck_assert_int_eq(f.err.cls, PGR_E_USAGE);
 	answer_error(&f, "ERROR", "42501", "permission denied");
