@@ -122,6 +122,7 @@ class Cutter:
         run = self.begin(name)
         for _ in range(kills):
             self.life(run, kill=self.rng.randint(1, self.operations.get(name, 3000)))
+            run.life_ended()
         self.life(run)
         run.ended()
         self.operations.setdefault(name, run.operations())

@@ -84,6 +84,7 @@ def _directory(place, base, name):
 class Run:
     """
     old      the disk before
+    between  the disk after each life but the last that left a pg_control of its own
     journal  all lives of the program, one behind the other
     end      the disk at the end
     """
@@ -93,7 +94,14 @@ class Run:
         ground.place.write(log, "")
         self._start = powercut.snapshot(ground.path)
         self.old = {path: content for path, _, content in self._start if path}
+        self.between = []
         self.journal = self.end = None
+
+    def life_ended(self):
+        """It was to be killed, but may have come to its end before, or nearly."""
+        image = self._ground.image()
+        if inside(image).get(CONTROL) not in (None, inside(self.old).get(CONTROL)):
+            self.between.append(image)
 
     def wrap(self, program, **more):
         """The command of one life; `kill` is the operation before which it ends."""
@@ -160,11 +168,16 @@ class Run:
         """Such a directory does not start, or is as it was, or is as it is to be: which of these."""
         here, end, old = inside(image), inside(self.end), inside(self.old)
         if CONTROL not in here:
-            assert here.get(MANIFEST) in (None, old.get(MANIFEST)), f"{what}: a manifest without pg_control"
+            before = [old, *map(inside, self.between)]
+            assert here.get(MANIFEST) in [None, *(one.get(MANIFEST) for one in before)], f"{what}: a manifest without pg_control"
             return "unfinished"
         if here[CONTROL] == end.get(CONTROL):
             self._is_complete(image, what)
             return "complete"
+        for image_between in self.between:
+            if here[CONTROL] == inside(image_between)[CONTROL]:
+                self._is_complete_between(image, image_between, what)
+                return "complete"
         assert here[CONTROL] == old.get(CONTROL), f"{what}: a pg_control that is neither the old nor the new one"
         wrong = unlike(image, self.old, lambda path: self._is_prepared(image, path))
         assert not wrong, f"{what}: has the old pg_control, and would start, but differs in {wrong[:10]}"
@@ -175,6 +188,12 @@ class Run:
         top, _, rest = path.partition("/")
         empty = image.get(path, b"") is None and not any(other.startswith(f"{path}/") for other in image)
         return empty or rest in OF_OURS or rest.startswith(PROBE) or (not rest and top != STANDBY)
+
+    def _is_complete_between(self, image, image_between, what):
+        manifests = {MANIFEST, f"{MANIFEST}.tmp"}
+        wrong = unlike(image, image_between,
+                       lambda path: self._is_prepared(image, path) or path.partition("/")[2] in {*OF_OURS, *manifests})
+        assert not wrong, f"{what}: has the pg_control of an earlier run, and would start, but differs in {wrong[:10]}"
 
     def _is_complete(self, image, what):
         wrong = unlike(image, self.end, lambda path: path.partition("/")[2] in {*OF_OURS, MANIFEST, f"{MANIFEST}.tmp"})
