@@ -77,7 +77,8 @@ int pgr_wal_summaries_select(struct pgr_wal_summary *list, size_t *n, const stru
 	pgr_lsn begin = 0;
 	size_t kept = 0;
 
-	qsort(list, *n, sizeof(*list), by_position);
+	if (*n > 0) /* no summaries, no list */
+		qsort(list, *n, sizeof(*list), by_position);
 	for (size_t i = 0; i < h->n; i++) {
 		pgr_lsn end = i + 1 < h->n && h->entries[i].end < to ? h->entries[i].end : to;
 		pgr_lsn start = begin > from ? begin : from;
