@@ -118,9 +118,9 @@ static int calm_client(struct pgr_run *r, struct pgr_err *err)
 	struct pgr_client *c = r->client;
 	struct pgr_err ignored;
 
-	if (c != NULL && pgr_client_state(c) == PGR_SS_READY)
+	if (pgr_client_state(c) == PGR_SS_READY)
 		return PGR_OK;
-	if (c != NULL && pgr_client_state(c) == PGR_SS_FAILED &&
+	if (pgr_client_state(c) == PGR_SS_FAILED &&
 	    pgr_client_until_ready(c, pgr_client_deadline(c, PGR_COMMAND_TIMEOUT_MS), &ignored) == PGR_OK)
 		return PGR_OK;
 	return pgr_run_reconnect(r, err);

@@ -20,8 +20,7 @@
 #define TRIES	20
 #define WAIT_MS 100
 
-#define COMM_MOST    64
-#define VERSION_MOST 64
+#define SMALL_FILE 64
 
 /* ---- processes that we can see ---- */
 
@@ -41,17 +40,22 @@ struct search {
 	const char *version; /* as PG_VERSION has it; "": not known */
 };
 
-static bool is_postgres(const struct pgr_sys *sys, int proc, const char *pid)
+/* A small file that a process has below /proc, to be freed; NULL: there is none that we may read. */
+static char *read_of(const struct pgr_sys *sys, int proc, const char *pid, const char *what)
 {
 	struct pgr_err ignored;
-	char name[64], *comm;
+	char name[64], *text;
 	size_t len;
-	bool yes;
 
-	snprintf(name, sizeof(name), "%.20s/comm", pid);
-	if (pgr_fs_read_file(sys, proc, "/proc", name, COMM_MOST, &comm, &len, &ignored) != PGR_OK)
-		return false;
-	yes = strstr(comm, "postgres") != NULL || strstr(comm, "postmaster") != NULL;
+	snprintf(name, sizeof(name), "%.20s/%s", pid, what);
+	return pgr_fs_read_file(sys, proc, "/proc", name, SMALL_FILE, &text, &len, &ignored) == PGR_OK ? text : NULL;
+}
+
+static bool is_postgres(const struct pgr_sys *sys, int proc, const char *pid)
+{
+	char *comm = read_of(sys, proc, pid, "comm");
+	bool yes = comm != NULL && (strstr(comm, "postgres") != NULL || strstr(comm, "postmaster") != NULL);
+
 	free(comm);
 	return yes;
 }
@@ -85,17 +89,10 @@ static bool works_in(const struct pgr_sys *sys, int proc, const char *pid, const
 /* Servers of several major versions may share a tablespace: each has a directory of its own in it. */
 static bool is_other_version(const struct search *s, int proc, const char *pid)
 {
-	struct pgr_err ignored;
-	char name[64], *text;
-	size_t len;
-	bool other;
+	char *text = s->version[0] != '\0' ? read_of(s->sys, proc, pid, "cwd/PG_VERSION") : NULL;
+	size_t len = text != NULL ? strcspn(text, "\n") : 0;
+	bool other = text != NULL && (len != strlen(s->version) || memcmp(text, s->version, len) != 0);
 
-	snprintf(name, sizeof(name), "%.20s/cwd/PG_VERSION", pid);
-	if (s->version[0] == '\0' ||
-	    pgr_fs_read_file(s->sys, proc, "/proc", name, VERSION_MOST, &text, &len, &ignored) != PGR_OK)
-		return false;
-	len = strcspn(text, "\n");
-	other = len != strlen(s->version) || memcmp(text, s->version, len) != 0;
 	free(text);
 	return other;
 }
