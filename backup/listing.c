@@ -15,9 +15,6 @@
 /* Nothing of PostgreSQL's own is deeper than 7 below the data directory.  Links in circles would go on to 40. */
 #define DEPTH_MAX 12
 
-/* A tablespace that goes away between two looks at it: how often we look again. */
-#define LOOKS 10
-
 #define FILE_GONE     "58P01" /* undefined_file */
 #define BAD_CHARACTER "22021" /* character_not_in_repertoire */
 #define NAMES_AT_ONCE 256
@@ -122,15 +119,20 @@ static int ask_tablespaces(struct pgr_client *c, struct pgr_bb_tablespace **list
 	return rc;
 }
 
+bool pgr_listing_has_gone(const struct pgr_err *err)
+{
+	return err->cls == PGR_E_SERVER && strcmp(err->sqlstate, FILE_GONE) == 0;
+}
+
 int pgr_listing_tablespaces(struct pgr_client *c, struct pgr_bb_tablespace **list, size_t *n, struct pgr_err *err)
 {
 	int rc = PGR_ERR;
 
 	*list = NULL;
 	*n = 0;
-	for (int look = 0; rc != PGR_OK && look < LOOKS; look++) {
+	for (int look = 0; rc != PGR_OK && look < PGR_LISTING_LOOKS; look++) {
 		rc = ask_tablespaces(c, list, n, err);
-		if (rc != PGR_OK && (err->cls != PGR_E_SERVER || strcmp(err->sqlstate, FILE_GONE) != 0))
+		if (rc != PGR_OK && !pgr_listing_has_gone(err))
 			break;
 	}
 	if (rc != PGR_OK && err->cls == PGR_E_SERVER)

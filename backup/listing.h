@@ -14,6 +14,7 @@
 #ifndef PGR_BACKUP_LISTING_H
 #define PGR_BACKUP_LISTING_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "common/err.h"
@@ -31,6 +32,10 @@ struct pgr_rowsum;
 int pgr_listing_tablespaces(struct pgr_client *c, struct pgr_bb_tablespace **list, size_t *n,
 			    struct pgr_err *err) PGR_MUST_USE;
 void pgr_listing_tablespaces_free(struct pgr_bb_tablespace *list, size_t n);
+
+/* A tablespace, or its link, that goes away between two looks at it: how often to look, and whether that was it. */
+#define PGR_LISTING_LOOKS 10
+bool pgr_listing_has_gone(const struct pgr_err *err);
 
 /*
  * Fills `out` (empty) with what is to be copied, and finishes it.  Tablespaces that are not in the list (created

@@ -180,7 +180,23 @@ static int take_spaces(struct pgr_bb_tablespace *list, const struct pgr_result *
 	return list[n].location != NULL ? PGR_OK : pgr_err_nomem(err);
 }
 
-/* 1663 and 1664 are pg_default and pg_global. */
+/* 1663 and 1664 are pg_default and pg_global.  The catalog is read as of one moment, the links as they are by then. */
+static int ask_spaces(struct pgr_client *sql, struct pgr_result **r, struct pgr_err *err)
+{
+	int rc = PGR_ERR;
+
+	for (int look = 0; rc != PGR_OK && look < PGR_LISTING_LOOKS; look++) {
+		rc = pgr_sql_query(sql, r, err,
+				   "SELECT oid, pg_tablespace_location(oid) FROM pg_tablespace"
+				   " WHERE oid NOT IN (1663, 1664) ORDER BY oid");
+		if (rc != PGR_OK && !pgr_listing_has_gone(err))
+			break;
+	}
+	if (rc != PGR_OK && err->cls == PGR_E_SERVER)
+		pgr_err_prefix(err, "could not list the server's tablespaces");
+	return rc;
+}
+
 int pgr_summary_facts_spaces(struct pgr_client *sql, struct pgr_bb_tablespace **list, size_t *n, struct pgr_err *err)
 {
 	struct pgr_result *r;
@@ -188,9 +204,7 @@ int pgr_summary_facts_spaces(struct pgr_client *sql, struct pgr_bb_tablespace **
 
 	*list = NULL;
 	*n = 0;
-	if (pgr_sql_query(sql, &r, err,
-			  "SELECT oid, pg_tablespace_location(oid) FROM pg_tablespace WHERE oid NOT IN (1663, 1664)"
-			  " ORDER BY oid") != PGR_OK)
+	if (ask_spaces(sql, &r, err) != PGR_OK)
 		return PGR_ERR;
 	*n = (size_t)pgr_result_rows(r) + 1;
 	*list = calloc(*n, sizeof(**list));

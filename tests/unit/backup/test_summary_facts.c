@@ -210,6 +210,27 @@ START_TEST(test_spaces)
 }
 END_TEST
 
+/* Between the catalog and its link a tablespace may be dropped; one that goes away each time is not waited for. */
+START_TEST(test_spaces_that_go_away)
+{
+	struct pgr_bb_tablespace *list;
+	size_t n;
+
+	sqls_error(&sql, "58P01", "could not stat file");
+	sqls_row(&sql, "16385", "/srv/ts");
+	ck_assert_msg(pgr_summary_facts_spaces(sql.c, &list, &n, &sql.err) == PGR_OK, "%s", sql.err.msg);
+	ck_assert_uint_eq(n, 2);
+	pgr_listing_tablespaces_free(list, n);
+	sqls_error(&sql, "42501", "permission denied");
+	ck_assert_int_eq(pgr_summary_facts_spaces(sql.c, &list, &n, &sql.err), PGR_ERR);
+	sqls_check_err(&sql.err, PGR_E_SERVER, "could not list the server's tablespaces: ERROR:  permission denied");
+	for (int i = 0; i < PGR_LISTING_LOOKS; i++)
+		sqls_error(&sql, "58P01", "could not stat file");
+	ck_assert_int_eq(pgr_summary_facts_spaces(sql.c, &list, &n, &sql.err), PGR_ERR);
+	sqls_check_err(&sql.err, PGR_E_SERVER, "could not stat file");
+}
+END_TEST
+
 static Suite *suite(void)
 {
 	Suite *s = suite_create("summary_facts");
@@ -224,6 +245,7 @@ static Suite *suite(void)
 	tcase_add_test(t, test_refused);
 	tcase_add_test(t, test_first_timeline);
 	tcase_add_test(t, test_spaces);
+	tcase_add_test(t, test_spaces_that_go_away);
 	tcase_add_test(t, test_summarized);
 	suite_add_tcase(s, t);
 	return s;
