@@ -64,7 +64,7 @@ def _session_clusters(place):
 
 
 @pytest.fixture(scope="session")
-def shared_primary(pg, _session_clusters, certificates):
+def shared_primary(pg, place, _session_clusters, certificates):
     """The server behind `primary`: TLS, roles with and without password, tables."""
     server = _session_clusters.create(pg, **certificates.settings(), password_encryption="'scram-sha-256'")
     server.set_hba("host all,replication keeper 127.0.0.1/32 scram-sha-256\n" + HBA)
@@ -75,6 +75,7 @@ def shared_primary(pg, _session_clusters, certificates):
     content.populate(server)
     yield server
     server.stop("immediate")
+    place.discard(server.data)  # it kept all its WAL, and the next major's is about to do so, too
 
 
 @pytest.fixture
