@@ -289,8 +289,8 @@ static bool is_complete(const struct seg *seg)
 }
 
 /*
- * Segments get their final names behind the one that is written to (syncer.h): a run that was killed may have left some
- * whose names still end in .partial.  Nothing of what follows the first of them was acknowledged, so the stream goes on
+ * Renames that were not synced may survive a power cut in any order (syncer.h): there may be several segments whose
+ * names still end in .partial.  Nothing of what follows the first of them was acknowledged, so the stream goes on
  * there.
  */
 static pgr_segno find_next(const struct scan *s)

@@ -3,7 +3,7 @@
  *
  * As the stock tool (pg_receivewal.c, FindStreamingStart): the highest segment number wins, then the highest timeline;
  * a complete segment means "go on with the next", a .partial one means "go on at its start".  Better: gaps are found,
- * nothing is decompressed, and of several .partial segments at the end, which a killed run may leave, the first one
+ * nothing is decompressed, and of several .partial segments at the end, which a power cut may leave, the first one
  * counts.
  *
  * Only names are read, so that a million segments take less than a second: files are looked at from the highest one

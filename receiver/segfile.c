@@ -22,6 +22,11 @@ void pgr_segfile_name(const struct pgr_waldir *d, pgr_tli tli, pgr_segno seg, ch
 	snprintf(out, PGR_SEGNAME_ROOM, "%s%s", base, d->partial_suffix ? PARTIAL : "");
 }
 
+void pgr_segfile_waiting_name(pgr_segno seg, char out[PGR_SEGNAME_ROOM])
+{
+	snprintf(out, PGR_SEGNAME_ROOM, "xlogtemp.pgr.%u.tmp", (unsigned)(seg % PGR_SEGFILE_WAITING));
+}
+
 /* ---- making and opening ---- */
 
 static void set_name(struct pgr_segfile *f, const char *name)
@@ -150,6 +155,14 @@ int pgr_segfile_rename(const struct pgr_waldir *d, struct pgr_segfile *f, const 
 	return PGR_OK;
 }
 
+int pgr_segfile_take_name(const struct pgr_waldir *d, struct pgr_segfile *f, struct pgr_err *err)
+{
+	if (f->due[0] != '\0' && pgr_segfile_rename(d, f, f->due, err) != PGR_OK)
+		return PGR_ERR;
+	f->due[0] = '\0';
+	return PGR_OK;
+}
+
 static int read_at(const struct pgr_waldir *d, int fd, const char *name, off_t off, uint8_t *buf, size_t *got,
 		   struct pgr_err *err)
 {
@@ -211,13 +224,14 @@ int pgr_segfile_finish(const struct pgr_waldir *d, struct pgr_segfile *f, struct
 {
 	char final[PGR_WALNAME_LEN + 1];
 
-	memcpy(final, f->name, PGR_WALNAME_LEN);
+	memcpy(final, f->due[0] != '\0' ? f->due : f->name, PGR_WALNAME_LEN);
 	final[PGR_WALNAME_LEN] = '\0';
 	if (strcmp(final, f->name) == 0)
 		return PGR_OK;
-	if (check_final_name(d, f, final, err) != PGR_OK)
+	if (check_final_name(d, f, final, err) != PGR_OK || pgr_segfile_rename(d, f, final, err) != PGR_OK)
 		return PGR_ERR;
-	return pgr_segfile_rename(d, f, final, err);
+	f->due[0] = '\0';
+	return PGR_OK;
 }
 
 int pgr_segfile_mark(const struct pgr_waldir *d, const char *name, struct pgr_err *err)
@@ -249,15 +263,24 @@ int pgr_segfile_close(const struct pgr_waldir *d, struct pgr_segfile *f, struct 
 	return pgr_err_sys(err, errno, "could not close file \"%s/%s\"", d->dir, f->name);
 }
 
-void pgr_segfile_drop(const struct pgr_waldir *d, struct pgr_segfile *f)
+static void close_quietly(const struct pgr_waldir *d, struct pgr_segfile *f)
 {
 	if (f->fd >= 0)
 		d->sys->close(d->sys, f->fd);
 	f->fd = -1;
 }
 
+void pgr_segfile_drop(const struct pgr_waldir *d, struct pgr_segfile *f)
+{
+	bool waited = f->fd >= 0 && f->due[0] != '\0';
+
+	close_quietly(d, f);
+	if (waited)
+		d->sys->unlinkat(d->sys, d->dirfd, f->name, 0);
+}
+
 void pgr_segfile_remove(const struct pgr_waldir *d, struct pgr_segfile *f)
 {
-	pgr_segfile_drop(d, f);
+	close_quietly(d, f);
 	d->sys->unlinkat(d->sys, d->dirfd, f->name, 0);
 }

@@ -23,10 +23,14 @@ struct pgr_sys;
 #define PGR_SEGNAME_ROOM 64 /* a segment's or history file's name with any suffix */
 
 /*
- * The name of a segment's file that is made before it is needed.  Nothing that looks for segments takes it for one, and
- * a server that starts on a directory where one was left removes it (RemoveTempXlogFiles in xlog.c).
+ * The name of a segment's file that is made before it is needed.  Nothing that looks for segments takes it for one, a
+ * server that starts on a directory where one was left removes it (RemoveTempXlogFiles in xlog.c), and who empties the
+ * directory file by file, as Barman does, leaves alone what ends in .tmp.
  */
-#define PGR_SEGFILE_AHEAD "xlogtemp.pgr"
+#define PGR_SEGFILE_AHEAD "xlogtemp.pgr.tmp"
+
+/* So many segments in a row have different names while they wait for their own (pgr_segfile_waiting_name). */
+#define PGR_SEGFILE_WAITING 8
 
 struct pgr_waldir {
 	const struct pgr_sys *sys;
@@ -44,12 +48,19 @@ struct pgr_waldir {
 struct pgr_segfile {
 	int fd; /* -1: none */
 	char name[PGR_SEGNAME_ROOM];
-	bool size_durable;  /* fdatasync is enough */
-	bool entry_durable; /* so is its name */
+	char due[PGR_SEGNAME_ROOM]; /* the name that it waits for; "": it has it */
+	bool size_durable;	    /* fdatasync is enough */
+	bool entry_durable;	    /* so is its name */
 };
 
 /* The name of a segment's file while it is open. */
 void pgr_segfile_name(const struct pgr_waldir *d, pgr_tli tli, pgr_segno seg, char out[PGR_SEGNAME_ROOM]);
+
+/*
+ * The name of its file while an earlier segment is still called .partial.  There is one .partial file at a time: Barman
+ * takes all of them but the last for those of timelines that were left, and moves them away.
+ */
+void pgr_segfile_waiting_name(pgr_segno seg, char out[PGR_SEGNAME_ROOM]);
 
 /*
  * Makes a file that is not there yet, with all its space, since a full disk is to be met where nothing was promised.
@@ -69,6 +80,9 @@ int pgr_segfile_open(const struct pgr_waldir *d, const char *name, off_t at_leas
 int pgr_segfile_rename(const struct pgr_waldir *d, struct pgr_segfile *f, const char *name,
 		       struct pgr_err *err) PGR_MUST_USE;
 
+/* A file whose name was due takes it. */
+int pgr_segfile_take_name(const struct pgr_waldir *d, struct pgr_segfile *f, struct pgr_err *err) PGR_MUST_USE;
+
 /* Makes what was written durable; the entry of the directory is pgr_waldir_sync's. */
 int pgr_segfile_sync(const struct pgr_waldir *d, struct pgr_segfile *f, struct pgr_err *err) PGR_MUST_USE;
 
@@ -85,10 +99,11 @@ int pgr_segfile_mark(const struct pgr_waldir *d, const char *name, struct pgr_er
 /* Closes.  The descriptor is gone whatever the result is. */
 int pgr_segfile_close(const struct pgr_waldir *d, struct pgr_segfile *f, struct pgr_err *err) PGR_MUST_USE;
 
-/* Closes a file that nothing is expected of any more, or that has nothing unwritten behind it. */
+/* Closes a file that nothing is expected of any more, or that has nothing unwritten behind it; one that has not taken
+ * its name is removed, nothing in it was acknowledged. */
 void pgr_segfile_drop(const struct pgr_waldir *d, struct pgr_segfile *f);
 
-/* The same, and removes it: nothing was written to it. */
+/* Closes and removes it: nothing was written to it. */
 void pgr_segfile_remove(const struct pgr_waldir *d, struct pgr_segfile *f);
 
 /* fsync of the directory. */

@@ -62,8 +62,12 @@ struct pgr_syncer {
 struct round {
 	struct segment segs[PGR_SYNCER_QUEUE + 1];
 	size_t n;
-	pgr_lsn target;
+	size_t ncomplete; /* the first ones */
+	size_t nnamed;	  /* have a name of their own afterwards: the complete ones, and the one behind them */
+	pgr_lsn target;	  /* PGR_LSN_INVALID: nothing more is durable */
 };
+
+_Static_assert(PGR_SYNCER_QUEUE + 1 <= PGR_SEGFILE_WAITING, "segments that wait share a name");
 
 /* ---- under lock ---- */
 
@@ -86,7 +90,8 @@ static size_t count_complete(const struct pgr_syncer *s)
 static bool is_due(const struct pgr_syncer *s)
 {
 	return !atomic_load(&s->has_failed) &&
-	       (count_complete(s) > 0 || (s->n > 0 && s->requested > atomic_load(&s->synced)));
+	       (count_complete(s) > 0 ||
+		(s->n > 0 && (s->requested > atomic_load(&s->synced) || s->segs[0].file.due[0] != '\0')));
 }
 
 static bool is_ahead_due(const struct pgr_syncer *s)
@@ -128,9 +133,22 @@ static void publish(struct pgr_syncer *s, pgr_lsn lsn)
 
 /* ---- a round: without the lock ---- */
 
+/* In the order of the WAL: a program that is killed in between leaves one .partial segment, or none. */
+static int name_round(const struct pgr_waldir *d, struct round *r, struct pgr_err *err)
+{
+	for (size_t i = 0; i < r->nnamed; i++) {
+		struct pgr_segfile *f = &r->segs[i].file;
+		int rc = i < r->ncomplete ? pgr_segfile_finish(d, f, err) : pgr_segfile_take_name(d, f, err);
+
+		if (rc != PGR_OK)
+			return PGR_ERR;
+	}
+	return PGR_OK;
+}
+
 /*
- * A round takes every finished segment, and the open one if somebody asked: their data first, then the final names,
- * then one sync of the directory for all the names.
+ * A round takes every finished segment, and the open one if somebody asked: their data first, then the names, then one
+ * sync of the directory for all the names.
  */
 static int sync_round(const struct pgr_waldir *d, struct round *r, struct pgr_err *err)
 {
@@ -139,23 +157,22 @@ static int sync_round(const struct pgr_waldir *d, struct round *r, struct pgr_er
 	for (size_t i = 0; i < r->n; i++)
 		if (pgr_segfile_sync(d, &r->segs[i].file, err) != PGR_OK)
 			return PGR_ERR;
-	for (size_t i = 0; i < r->n; i++) {
-		if (r->segs[i].complete && pgr_segfile_finish(d, &r->segs[i].file, err) != PGR_OK)
-			return PGR_ERR;
-		entries = entries && r->segs[i].file.entry_durable;
-	}
-	if (!entries && pgr_waldir_sync(d, err) != PGR_OK)
+	if (name_round(d, r, err) != PGR_OK)
 		return PGR_ERR;
 	for (size_t i = 0; i < r->n; i++)
+		entries = entries && r->segs[i].file.entry_durable;
+	if (entries)
+		return PGR_OK;
+	if (pgr_waldir_sync(d, err) != PGR_OK)
+		return PGR_ERR;
+	for (size_t i = 0; i < r->nnamed; i++)
 		r->segs[i].file.entry_durable = true;
 	return PGR_OK;
 }
 
 static int close_round(const struct pgr_waldir *d, struct round *r, struct pgr_err *err)
 {
-	for (size_t i = 0; i < r->n; i++) {
-		if (!r->segs[i].complete)
-			continue;
+	for (size_t i = 0; i < r->ncomplete; i++) {
 		if (pgr_segfile_close(d, &r->segs[i].file, err) != PGR_OK ||
 		    pgr_segfile_mark(d, r->segs[i].file.name, err) != PGR_OK)
 			return PGR_ERR;
@@ -169,24 +186,23 @@ static int close_round(const struct pgr_waldir *d, struct round *r, struct pgr_e
 
 static void take_round(const struct pgr_syncer *s, struct round *r)
 {
-	r->n = count_complete(s);
+	r->n = r->ncomplete = count_complete(s);
+	r->nnamed = r->n < s->n ? r->n + 1 : r->n;
 	r->target = r->n > 0 ? s->segs[r->n - 1].end : PGR_LSN_INVALID;
 	memcpy(r->segs, s->segs, s->n * sizeof(r->segs[0]));
 	if (r->n == s->n || s->requested <= atomic_load(&s->synced) || s->requested <= r->target)
 		return;
-	r->segs[r->n++].complete = false; /* not as far as this round goes */
+	r->n++;
 	r->target = atomic_load(&s->written);
 }
 
 /* The owner may have completed meanwhile what was open. */
 static void put_round(struct pgr_syncer *s, const struct round *r, bool ok)
 {
-	size_t gone = 0;
+	size_t gone = ok ? r->ncomplete : 0;
 
-	for (size_t i = 0; i < r->n; i++) {
+	for (size_t i = 0; i < r->nnamed; i++)
 		s->segs[i].file = r->segs[i].file;
-		gone += ok && r->segs[i].complete;
-	}
 	s->n -= gone;
 	memmove(s->segs, s->segs + gone, s->n * sizeof(s->segs[0]));
 }
@@ -210,7 +226,7 @@ static void run_round(struct pgr_syncer *s)
 	valid = synced == PGR_OK && !atomic_load(&s->has_failed);
 	if (rc != PGR_OK)
 		latch(s, &err);
-	if (valid)
+	if (valid && r.target != PGR_LSN_INVALID)
 		publish(s, r.target);
 }
 
@@ -377,6 +393,16 @@ void pgr_syncer_reset(struct pgr_syncer *s, pgr_lsn lsn)
 	atomic_store(&s->synced, lsn);
 	s->requested = lsn;
 	pthread_mutex_unlock(&s->lock);
+}
+
+bool pgr_syncer_has_segments(struct pgr_syncer *s)
+{
+	bool any;
+
+	pthread_mutex_lock(&s->lock);
+	any = s->n > 0;
+	pthread_mutex_unlock(&s->lock);
+	return any;
 }
 
 bool pgr_syncer_has_room(struct pgr_syncer *s)

@@ -7,8 +7,9 @@
  *     written >= synced                    always; synced covers data, file sizes, and the directory's entries, and
  *                                          passes the end of a segment only when that has its final name
  *
- * Requests that come while a sync runs are served together by the next one.  When nothing else is due the file of the
- * next segment is made (PGR_SEGFILE_AHEAD), so that the owner only has to rename it.
+ * Requests that come while a sync runs are served together by the next one.  A segment whose name is due
+ * (pgr_segfile_take_name) takes it when those before it have their final ones.  When nothing else is due the file of
+ * the next segment is made (PGR_SEGFILE_AHEAD), so that the owner only has to rename it.
  *
  * The first failure, of the syncer or of the owner, is final: nothing is synced, renamed or published after it, since
  * an fsync that is asked again says that all is well.  Only a file that could not be made ahead is none.
@@ -59,6 +60,9 @@ int pgr_syncer_fail(struct pgr_syncer *s, const struct pgr_err *err);
 
 /* Where it stands from now on, all before it being durable; no segment is there. */
 void pgr_syncer_reset(struct pgr_syncer *s, pgr_lsn lsn);
+
+/* Whether a segment that was handed over has not taken its final name yet, or is open. */
+bool pgr_syncer_has_segments(struct pgr_syncer *s);
 
 /* Whether another segment may be opened.  When not: the wake function is called when one may. */
 bool pgr_syncer_has_room(struct pgr_syncer *s);

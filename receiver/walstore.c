@@ -29,7 +29,7 @@ struct pgr_walstore {
 	char *dir_name;
 	struct pgr_syncer *syncer; /* knows the positions */
 
-	bool cleared; /* what a killed run had made ahead is gone */
+	bool cleared; /* what a killed run had under names of its own is gone */
 	bool forked;  /* what is here and what was to be written contradict each other */
 	bool begun;
 	pgr_tli tli;
@@ -128,11 +128,21 @@ static int use_ahead(struct pgr_walstore *s, const char *name, struct pgr_err *e
 	return err->sys_errno == ENOENT ? PGR_MORE : PGR_ERR; /* somebody has cleaned up */
 }
 
-static int make_file(struct pgr_walstore *s, const char *name, struct pgr_err *err)
+/* While the segment before this one is called .partial, this one is not: its turn is the syncer's to find. */
+static int make_file(struct pgr_walstore *s, const char *name, pgr_segno seg, struct pgr_err *err)
 {
-	int rc = use_ahead(s, name, err);
+	bool waits = s->dir.partial_suffix && pgr_syncer_has_segments(s->syncer);
+	char waiting[PGR_SEGNAME_ROOM];
+	const char *now = waits ? waiting : name;
+	int rc;
 
-	return rc == PGR_MORE ? pgr_segfile_create(&s->dir, name, &s->file, err) : rc;
+	pgr_segfile_waiting_name(seg, waiting);
+	rc = use_ahead(s, now, err);
+	if (rc == PGR_MORE)
+		rc = pgr_segfile_create(&s->dir, now, &s->file, err);
+	if (rc == PGR_OK && waits)
+		snprintf(s->file.due, sizeof(s->file.due), "%s", name);
+	return rc;
 }
 
 static void wrote_behind(void *arg, pgr_lsn lsn, const struct pgr_err *failed)
@@ -160,16 +170,17 @@ static void begin_bulk(struct pgr_walstore *s, pgr_lsn at)
  */
 static int open_segment(struct pgr_walstore *s, pgr_lsn at, bool may_create, struct pgr_err *err)
 {
+	pgr_segno seg = pgr_lsn_segno(at, s->dir.segment_bytes);
 	char name[PGR_SEGNAME_ROOM];
 	off_t old_bytes;
 	bool is_new;
 	int rc;
 
-	pgr_segfile_name(&s->dir, s->tli, pgr_lsn_segno(at, s->dir.segment_bytes), name);
+	pgr_segfile_name(&s->dir, s->tli, seg, name);
 	rc = pgr_segfile_open(&s->dir, name, pgr_lsn_segoff(at, s->dir.segment_bytes), &s->file, &old_bytes, err);
 	is_new = rc == PGR_MORE;
 	if (is_new)
-		rc = may_create ? make_file(s, name, err) : PGR_ERR;
+		rc = may_create ? make_file(s, name, seg, err) : PGR_ERR;
 	if (rc != PGR_OK)
 		return PGR_ERR;
 	if (old_bytes > 0 && pgr_oldbytes_open(&s->old, &s->dir, &s->file, old_bytes, err) != PGR_OK) {
@@ -178,7 +189,7 @@ static int open_segment(struct pgr_walstore *s, pgr_lsn at, bool may_create, str
 	}
 	s->written_back = pgr_lsn_segoff(at, s->dir.segment_bytes);
 	s->written_back -= s->written_back % (off_t)WRITE_BACK_STEP;
-	snprintf(s->path, s->path_room, "%s/%s", s->dir_name, s->file.name);
+	snprintf(s->path, s->path_room, "%s/%s", s->dir_name, name);
 	pgr_syncer_open(s->syncer, &s->file);
 	if (is_new && s->may_bulk && s->bulk_wanted)
 		begin_bulk(s, at);
@@ -213,11 +224,27 @@ static int drain(struct pgr_walstore *s, struct pgr_err *err)
 	return PGR_OK;
 }
 
-/* Nothing else uses the name, so what has it was left by a run that was killed, and nothing was written to it. */
-static int clear_ahead(struct pgr_walstore *s, struct pgr_err *err)
+static int clear(struct pgr_walstore *s, const char *name, struct pgr_err *err)
 {
-	if (!s->cleared && s->dir.sys->unlinkat(s->dir.sys, s->dir.dirfd, PGR_SEGFILE_AHEAD, 0) != 0 && errno != ENOENT)
-		return pgr_err_sys(err, errno, "could not remove file \"%s/%s\"", s->dir_name, PGR_SEGFILE_AHEAD);
+	if (s->dir.sys->unlinkat(s->dir.sys, s->dir.dirfd, name, 0) == 0 || errno == ENOENT)
+		return PGR_OK;
+	return pgr_err_sys(err, errno, "could not remove file \"%s/%s\"", s->dir_name, name);
+}
+
+/* Nothing else uses these names, so what has one was left by a run that was killed, and nothing in it acknowledged. */
+static int clear_leftovers(struct pgr_walstore *s, struct pgr_err *err)
+{
+	char name[PGR_SEGNAME_ROOM];
+
+	if (s->cleared)
+		return PGR_OK;
+	if (clear(s, PGR_SEGFILE_AHEAD, err) != PGR_OK)
+		return PGR_ERR;
+	for (pgr_segno i = 0; i < PGR_SEGFILE_WAITING; i++) {
+		pgr_segfile_waiting_name(i, name);
+		if (clear(s, name, err) != PGR_OK)
+			return PGR_ERR;
+	}
 	s->cleared = true;
 	return PGR_OK;
 }
@@ -245,7 +272,8 @@ int pgr_walstore_begin(struct pgr_walstore *s, pgr_tli tli, pgr_lsn lsn, struct 
 		return pgr_err_set(err, PGR_E_USAGE, "cannot begin on timeline %u in \"%s\": %s", tli, s->dir_name,
 				   s->file.fd >= 0 ? "a segment is open" : "no such timeline");
 	s->begun = false;
-	if (pgr_syncer_wait(s->syncer, err) != PGR_OK || clear_ahead(s, err) != PGR_OK || sync_dir(s, err) != PGR_OK)
+	if (pgr_syncer_wait(s->syncer, err) != PGR_OK || clear_leftovers(s, err) != PGR_OK ||
+	    sync_dir(s, err) != PGR_OK)
 		return PGR_ERR;
 	s->tli = tli;
 	pgr_syncer_reset(s->syncer, pgr_lsn_segstart(lsn, s->dir.segment_bytes));
@@ -510,5 +538,5 @@ pgr_lsn pgr_walstore_synced(const struct pgr_walstore *s)
 
 const char *pgr_walstore_open_name(const struct pgr_walstore *s)
 {
-	return s->file.fd >= 0 ? s->file.name : "";
+	return s->file.fd >= 0 ? s->path + strlen(s->dir_name) + 1 : "";
 }

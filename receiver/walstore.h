@@ -120,7 +120,7 @@ pgr_lsn pgr_walstore_position(const struct pgr_walstore *s);
 pgr_lsn pgr_walstore_written(const struct pgr_walstore *s);
 pgr_lsn pgr_walstore_synced(const struct pgr_walstore *s);
 
-/* The name of the open segment's file, or "" when none is open. */
+/* The name of the open segment's file, when its turn has come (pgr_segfile_waiting_name); "": none is open. */
 const char *pgr_walstore_open_name(const struct pgr_walstore *s);
 
 #endif

@@ -17,7 +17,7 @@ from pgrtest.server import wal_segsize
 
 METHODS = {"gzip:1": ".gz", "lz4": ".lz4", "zstd:level=3,long": ".zst"}
 SUFFIXES = tuple(METHODS.values())
-UNFINISHED = ("walpack.tmp", "xlogtemp.pgr")  # a killed run leaves them, a restart removes or uses them
+UNFINISHED = ("walpack.tmp", wal.AHEAD, *wal.WAITING)  # a killed run leaves them, a restart removes or uses them
 CHECKERS = {".gz": "gzip", ".lz4": "lz4", ".zst": "zstd"}
 
 each_method = pytest.mark.parametrize("method", METHODS)

@@ -43,7 +43,7 @@ class Archive:
     def restore(self):
         """Removes what a receiver has begun."""
         with os.scandir(self.path) as entries:
-            strange = [e.path for e in entries if e.name.endswith(".partial") or e.name == wal.AHEAD]
+            strange = [e.path for e in entries if e.name.endswith(".partial") or e.name in (wal.AHEAD, *wal.WAITING)]
         for path in strange:
             os.unlink(path)
 

@@ -6,7 +6,8 @@ import re
 SEGMENT = re.compile(r"[0-9A-F]{24}")
 PARTIAL = re.compile(r"([0-9A-F]{24})\.partial")
 HISTORY = re.compile(r"[0-9A-F]{8}\.history")
-AHEAD = "xlogtemp.pgr"  # the next segment's file, while the receiver runs or when it was killed
+AHEAD = "xlogtemp.pgr.tmp"  # the next segment's file, while the receiver runs or when it was killed
+WAITING = [f"xlogtemp.pgr.{i}.tmp" for i in range(8)]  # the same of segments while an earlier one is not finished
 
 
 def lsn_number(text):
@@ -68,7 +69,7 @@ def assert_received(directory, server, upto=None):
     if upto is not None:
         _assert_reaches(directory, server, lsn_number(upto))
     _assert_no_gap(segments + [n[:24] for n in unfinished], server.segment_bytes())
-    known = segments + unfinished + histories(directory) + [AHEAD]
+    known = segments + unfinished + histories(directory) + [AHEAD] + WAITING
     strangers = [n for n in os.listdir(directory) if n not in known]
     assert not strangers, f"in {directory}: {strangers}"
     return segments

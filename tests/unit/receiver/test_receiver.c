@@ -16,6 +16,7 @@
 #include "proto/client.h"
 #include "proto/cursor.h"
 #include "receiver/receiver.h"
+#include "receiver/segfile.h"
 #include "receiver/walstore.h"
 #include "tests/support/fault_sys.h"
 #include "tests/support/scripted.h"
@@ -2055,8 +2056,8 @@ START_TEST(failed_sync_is_final)
 	s_begin();
 	s_wal(START, 1000);
 	make_receiver();
-	/* remove what was made ahead, sync of the directory, open, create, mode, allocate, write, sync */
-	fx.fault.fail_at = fx.fault.calls + 8;
+	/* remove what a killed run left, sync of the directory, open, create, mode, allocate, write, sync */
+	fx.fault.fail_at = fx.fault.calls + 1 + PGR_SEGFILE_WAITING + 7;
 	ck_assert_int_eq(run(), PGR_ERR);
 	ck_assert_str_eq(fx.fault.failed_call, "fsync");
 	ck_assert_ptr_nonnull(strstr(fx.err.msg, "could not fsync file"));
@@ -2209,7 +2210,7 @@ START_TEST(requests_merge)
 		ck_assert(st.write == START + 4000 && (st.flush == START + 1000 || st.flush == START + 4000));
 	ck_assert_uint_ge(count_sent('d'), 5);
 	ck_assert_uint_le(gate.syncs, 2);
-	ck_assert(!exists("xlogtemp.pgr"));
+	ck_assert(!exists("xlogtemp.pgr.tmp"));
 }
 END_TEST
 
@@ -2224,7 +2225,7 @@ static pthread_t here;
 static int noticed_openat(const struct pgr_sys *sys, int dirfd, const char *name, int flags, mode_t mode)
 {
 	(void)sys;
-	if (strcmp(name, "xlogtemp.pgr") == 0)
+	if (strcmp(name, "xlogtemp.pgr.tmp") == 0)
 		atomic_store(&ahead_begun, true);
 	return openat(dirfd, name, flags, mode);
 }
@@ -2633,7 +2634,7 @@ START_TEST(no_space_ahead)
 	gate.sys.fallocate = no_fallocate;
 	run_to(PGR_RECV_STOPPED);
 	ck_assert(!pgr_walstore_is_failed(fx.store));
-	ck_assert(!exists("xlogtemp.pgr"));
+	ck_assert(!exists("xlogtemp.pgr.tmp"));
 	check_file(SEG3 ".partial", START, SEG - 1);
 }
 END_TEST
@@ -2655,7 +2656,7 @@ static int ahead_fails(void)
 
 static int ahead_openat(const struct pgr_sys *sys, int dirfd, const char *name, int flags, mode_t mode)
 {
-	bool is = strcmp(name, "xlogtemp.pgr") == 0;
+	bool is = strcmp(name, "xlogtemp.pgr.tmp") == 0;
 	int fd;
 
 	(void)sys;
@@ -2703,7 +2704,7 @@ START_TEST(ahead_cannot_be_made)
 		snprintf(name, sizeof(name), "00000001%016X", 3 + i);
 		check_file(name, START + i * SEG, SEG);
 	}
-	ck_assert(!exists("xlogtemp.pgr"));
+	ck_assert(!exists("xlogtemp.pgr.tmp"));
 }
 END_TEST
 

@@ -23,6 +23,7 @@
 #define SEG3  "000000010000000000000003"
 #define SEG4  "000000010000000000000004"
 #define SEG5  "000000010000000000000005"
+#define SEG6  "000000010000000000000006"
 
 static char dir[64];
 static bool threaded; /* the store has its thread */
@@ -63,8 +64,12 @@ struct witness {
 	int cache_write_errno;	/* of what is written otherwise */
 	atomic_bool is_direct;
 	atomic_uint direct_writes;
-	atomic_bool held; /* nothing is written as long as this is so */
-	bool is_behind;	  /* what other threads write takes some time */
+	atomic_bool held;	/* nothing is written as long as this is so */
+	atomic_bool syncs_held; /* no file is synced by another thread */
+	atomic_bool in_sync;	/* one would be */
+	atomic_int sync_errno;
+	atomic_uint most_partials; /* at any time that there were in the directory */
+	bool is_behind;		   /* what other threads write takes some time */
 	pthread_t owner;
 	int direct_read_errno;
 	bool disk_has_zeros; /* what was read past the cache */
@@ -136,6 +141,15 @@ static int note_sync(struct witness *w, int fd, int (*sync)(const struct pgr_sys
 	int rc, err;
 
 	ck_assert_int_eq(fstat(fd, &st), 0);
+	if (S_ISREG(st.st_mode) && !pthread_equal(pthread_self(), w->owner)) {
+		atomic_store(&w->in_sync, true);
+		while (atomic_load(&w->syncs_held))
+			sched_yield();
+	}
+	if (atomic_load(&w->sync_errno) != 0) {
+		errno = atomic_load(&w->sync_errno);
+		return -1;
+	}
 	if (S_ISREG(st.st_mode))
 		take_image(&im, fd, &st);
 	else if (st.st_ino == w->dir_ino)
@@ -161,6 +175,18 @@ static int note_sync(struct witness *w, int fd, int (*sync)(const struct pgr_sys
 	return rc;
 }
 
+static void count_partials(struct witness *w)
+{
+	struct entry entries[64];
+	size_t n = take_entries(entries);
+	unsigned partials = 0;
+
+	for (size_t i = 0; i < n; i++)
+		partials += strstr(entries[i].name, ".partial") != NULL;
+	if (partials > atomic_load(&w->most_partials))
+		atomic_store(&w->most_partials, partials);
+}
+
 static int w_openat(const struct pgr_sys *sys, int at, const char *path, int flags, mode_t mode)
 {
 	struct witness *w = of(sys);
@@ -179,6 +205,7 @@ static int w_openat(const struct pgr_sys *sys, int at, const char *path, int fla
 		pthread_mutex_lock(&w->lock);
 		image_of(w, st.st_ino)->len = 0;
 		pthread_mutex_unlock(&w->lock);
+		count_partials(w);
 	}
 	return fd;
 }
@@ -293,7 +320,15 @@ PASS(int, fstat, (const struct pgr_sys *sys, int fd, struct stat *st), (in, fd, 
 PASS(int, fstatat, (const struct pgr_sys *sys, int at, const char *p, struct stat *st, int fl), (in, at, p, st, fl))
 PASS(int, fchmod, (const struct pgr_sys *sys, int fd, mode_t mode), (in, fd, mode))
 PASS(int, unlinkat, (const struct pgr_sys *sys, int at, const char *p, int flags), (in, at, p, flags))
-PASS(int, renameat, (const struct pgr_sys *sys, int a, const char *p, int b, const char *q), (in, a, p, b, q))
+
+static int w_renameat(const struct pgr_sys *sys, int a, const char *p, int b, const char *q)
+{
+	struct witness *w = of(sys);
+	int rc = w->inner->renameat(w->inner, a, p, b, q);
+
+	count_partials(w);
+	return rc;
+}
 
 static void witness_init(struct witness *w, const struct pgr_sys *inner)
 {
@@ -995,14 +1030,44 @@ START_TEST(file_made_ahead_is_gone)
 
 	OK(pgr_walstore_begin(s, TLI, FIRST, &err));
 	OK(write_wal(s, FIRST, 1000, &err));
-	while (!exists("xlogtemp.pgr"))
+	while (!exists("xlogtemp.pgr.tmp"))
 		sched_yield();
-	ck_assert_int_eq(unlink(path_of("xlogtemp.pgr")), 0);
+	ck_assert_int_eq(unlink(path_of("xlogtemp.pgr.tmp")), 0);
 	OK(write_wal(s, FIRST + 1000, SEG, &err));
 	OK(pgr_walstore_close_segment(s, false, &err));
 	pgr_walstore_free(s);
 	check_file(SEG3, FIRST, SEG);
 	check_file(SEG4 ".partial", FIRST + SEG, 1000);
+}
+END_TEST
+
+static bool any_waits(void)
+{
+	struct entry entries[64];
+	size_t n = take_entries(entries);
+	bool any = false;
+
+	for (size_t i = 0; i < n; i++)
+		any = any || strncmp(entries[i].name, "xlogtemp.pgr.", strlen("xlogtemp.pgr.")) == 0;
+	return any;
+}
+
+/* A killed run has left them. */
+START_TEST(waiting_segments_are_removed)
+{
+	struct pgr_walstore *s;
+	struct pgr_err err;
+	char name[64];
+
+	put_file("xlogtemp.pgr.tmp", "x", 1);
+	for (unsigned i = 0; i < 8; i++) {
+		snprintf(name, sizeof(name), "xlogtemp.pgr.%u.tmp", i);
+		put_file(name, "x", 1);
+	}
+	s = make_store(pgr_sys_real());
+	OK(pgr_walstore_begin(s, TLI, FIRST, &err));
+	ck_assert(!any_waits());
+	pgr_walstore_free(s);
 }
 END_TEST
 
@@ -1485,21 +1550,7 @@ START_TEST(history)
 }
 END_TEST
 
-/* ---- a thread writes ---- */
-
-#define BIG ((size_t)16 << 20) /* a segment of these tests */
-
-static struct pgr_walstore *make_bulk_store(struct witness *w, pgr_lsn at)
-{
-	struct pgr_walstore_opts opts = options();
-	struct pgr_walstore *s;
-	struct pgr_err err;
-
-	opts.segment_bytes = BIG;
-	s = make_store_opts(&w->sys, &opts);
-	OK(pgr_walstore_begin(s, TLI, at, &err));
-	return s;
-}
+/* ---- one .partial segment ---- */
 
 /* Not as write_wal does, which waits. */
 static int put_wal(struct pgr_walstore *s, size_t len, struct pgr_err *err)
@@ -1520,6 +1571,84 @@ static int put_all(struct pgr_walstore *s, size_t len, struct pgr_err *err)
 	while ((rc = put_wal(s, (size_t)(end - pgr_walstore_position(s)), err)) == PGR_MORE)
 		sched_yield();
 	return rc;
+}
+
+/* Three segments and a bit, of which nothing can be synced. */
+static struct pgr_walstore *make_waiting(struct witness *w)
+{
+	struct pgr_walstore *s;
+	struct pgr_err err;
+
+	witness_init(w, pgr_sys_real());
+	atomic_store(&w->syncs_held, true);
+	s = make_store(&w->sys);
+	OK(pgr_walstore_begin(s, TLI, FIRST, &err));
+	OK(put_all(s, 3 * SEG + 1000, &err));
+	while (!atomic_load(&w->in_sync))
+		sched_yield();
+	ck_assert(exists(SEG3 ".partial") && exists("xlogtemp.pgr.4.tmp") && exists("xlogtemp.pgr.6.tmp"));
+	ck_assert(!exists(SEG4) && !exists(SEG4 ".partial") && !exists(SEG6 ".partial"));
+	ck_assert_str_eq(pgr_walstore_open_name(s), SEG6 ".partial");
+	return s;
+}
+
+/* However far the disk is behind. */
+START_TEST(one_partial_segment_at_a_time)
+{
+	struct witness w;
+	struct pgr_walstore *s = make_waiting(&w);
+	struct pgr_err err;
+
+	atomic_store(&w.syncs_held, false);
+	while (!exists(SEG6 ".partial")) /* nobody has to ask for that */
+		sched_yield();
+	OK(pgr_walstore_sync(s, &err));
+	check_promise(&w, s, FIRST);
+	check_file(SEG6 ".partial", FIRST + 3 * SEG, 1000);
+	for (unsigned i = 3; i < 60; i++) /* now with the disk a little behind, and asked */
+		for (unsigned j = 0; j < 2; j++) {
+			OK(put_all(s, SEG / 2, &err));
+			OK(pgr_walstore_request_sync(s, j == 1, &err));
+		}
+	OK(pgr_walstore_close_segment(s, false, &err));
+	ck_assert_uint_eq(atomic_load(&w.most_partials), 1);
+	ck_assert(exists(SEG3) && exists(SEG4) && exists(SEG5) && exists(SEG6) && !any_waits());
+	pgr_walstore_free(s);
+	witness_fini(&w);
+}
+END_TEST
+
+/* What waits for its name is nobody's. */
+START_TEST(waiting_segments_of_a_failed_store)
+{
+	struct witness w;
+	struct pgr_walstore *s = make_waiting(&w);
+	struct pgr_err err;
+
+	atomic_store(&w.sync_errno, EIO);
+	atomic_store(&w.syncs_held, false);
+	if (_i == 0)
+		ck_assert_int_eq(pgr_walstore_close_segment(s, false, &err), PGR_ERR);
+	pgr_walstore_free(s);
+	ck_assert(exists(SEG3 ".partial") && !any_waits());
+	witness_fini(&w);
+}
+END_TEST
+
+/* ---- a thread writes ---- */
+
+#define BIG ((size_t)16 << 20) /* a segment of these tests */
+
+static struct pgr_walstore *make_bulk_store(struct witness *w, pgr_lsn at)
+{
+	struct pgr_walstore_opts opts = options();
+	struct pgr_walstore *s;
+	struct pgr_err err;
+
+	opts.segment_bytes = BIG;
+	s = make_store_opts(&w->sys, &opts);
+	OK(pgr_walstore_begin(s, TLI, at, &err));
+	return s;
 }
 
 static void check_big_file(const char *name, pgr_lsn lsn, size_t len)
@@ -1732,7 +1861,7 @@ START_TEST(bulk_meets_a_full_disk)
 	check_big_file("000000010000000000000002", at, BIG);
 	check_big_file("000000010000000000000003", at + BIG, BIG);
 	check_big_file("000000010000000000000004.partial", at + 2 * BIG, 1000);
-	ck_assert(!exists("xlogtemp.pgr"));
+	ck_assert(!exists("xlogtemp.pgr.tmp"));
 	pgr_walstore_free(s);
 	witness_fini(&w);
 }
@@ -1788,6 +1917,7 @@ static void add_tests(TCase *tc)
 	tcase_add_test(tc, old_bytes_under_the_final_name);
 	tcase_add_test(tc, begin_inside);
 	tcase_add_test(tc, begin_syncs_the_directory);
+	tcase_add_test(tc, waiting_segments_are_removed);
 	tcase_add_test(tc, too_large);
 	tcase_add_test(tc, not_a_file);
 	tcase_add_test(tc, final_name_taken_by_an_equal_file);
@@ -1818,6 +1948,8 @@ int main(void)
 	tcase_add_checked_fixture(threaded_case, setup_threaded, teardown);
 	add_tests(threaded_case);
 	tcase_add_test(threaded_case, file_made_ahead_is_gone);
+	tcase_add_test(threaded_case, one_partial_segment_at_a_time);
+	tcase_add_loop_test(threaded_case, waiting_segments_of_a_failed_store, 0, 2);
 	tcase_add_loop_test(threaded_case, write_back, 0, 2);
 	suite_add_tcase(s, threaded_case);
 	tcase_add_checked_fixture(bulk_case, setup_bulk, teardown);
