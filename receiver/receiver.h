@@ -33,7 +33,7 @@ struct pgr_receiver_opts {
 	pgr_lsn start;	       /* rounded down to the start of its segment */
 	pgr_tli tli;
 	uint32_t segment_bytes;
-	int64_t status_interval_ms; /* 0: no periodic status messages */
+	int64_t status_interval_ms; /* the first message comes at once; 0: none but those that are asked for */
 	bool synchronous;	    /* make durable, and report, as soon as WAL is written */
 	bool report_flush;	    /* send flush positions (a slot is used, or synchronous); otherwise 0 is sent */
 	pgr_lsn stop_at;	    /* end when everything before this position is durable; 0: run on */

@@ -42,9 +42,10 @@
  */
 #define SILENCE_MS 60000
 
+/* The first message is due at once: with it a slot that reserved nothing begins to hold WAL for us. */
 void pgr_rx_status_init(struct pgr_receiver *r)
 {
-	r->next_status_ms = pgr_rx_now_ms(r) + r->status_interval_ms;
+	r->next_status_ms = pgr_rx_now_ms(r);
 	pgr_rx_heard(r);
 	r->reported = r->report_flush ? pgr_walstore_synced(r->store) : PGR_LSN_INVALID;
 	r->owed = PGR_LSN_INVALID;

@@ -131,6 +131,17 @@ def test_slot_is_made_and_dropped(source, run):
     failed(run.start_receivewal("--drop-slot", *arguments), 'replication slot "archive" does not exist')
 
 
+def test_new_slot_holds_wal_from_the_start(source, run, tmp):
+    """Before there is any WAL to receive, and long before the next status message; until then the server may drop WAL."""
+    source.configure(wal_sender_timeout=0)  # it would ask for a position
+    source.reload()
+    run.receivewal("--create-slot", "-S", "archive", *source.address())
+    receiver = run.start_receivewal("-D", tmp, "-S", "archive", "-s", "3600", *source.address())
+    wait_until(lambda: source.sql("SELECT restart_lsn IS NOT NULL FROM pg_replication_slots") == "t", "the slot holds WAL")
+    assert source.sql("SELECT write_lsn = flush_lsn FROM pg_stat_replication") == "t"
+    stop(receiver)
+
+
 def test_slot_follows_what_is_flushed(source, run, tmp):
     source.sql("SELECT pg_create_physical_replication_slot('archive', true)")
     before = source.sql("SELECT restart_lsn FROM pg_replication_slots")

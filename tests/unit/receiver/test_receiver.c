@@ -92,7 +92,6 @@ static void setup(void)
 		.start = START + 12345,
 		.tli = 1,
 		.segment_bytes = SEG,
-		.status_interval_ms = 3600000,
 		.log = on_log,
 		.log_arg = &fx,
 	};
@@ -553,6 +552,24 @@ START_TEST(no_flush_reports)
 }
 END_TEST
 
+/* Before there is any WAL: a slot that was made without reserving some holds it from then on. */
+START_TEST(first_status_comes_at_once)
+{
+	fx.opts.report_flush = _i == 0;
+	fx.opts.status_interval_ms = 3600000;
+	fx.opts.stop_at = START + 1000;
+	connect_server(0);
+	s_begin();
+	pgr_scripted_expect(fx.server, 'd');
+	s_wal(START, 1000);
+	s_stopped();
+	run_to(PGR_RECV_STOPPED);
+	check_status(0, START, _i == 0 ? START : 0, false);
+	check_status(1, START + 1000, _i == 0 ? START + 1000 : 0, false);
+	ck_assert_uint_eq(count_sent('d'), 2);
+}
+END_TEST
+
 /* A server that shuts down asks for a reply, and waits until all it sent is flushed. */
 START_TEST(keepalive_is_answered_with_a_flush)
 {
@@ -641,14 +658,16 @@ START_TEST(strict_at_the_end)
 	fx.opts.status_interval_ms = _i == 0 ? 0 : 3600000;
 	connect_server(0);
 	s_begin();
+	if (_i == 1)
+		pgr_scripted_expect(fx.server, 'd');
 	s_wal(START, 1000);
 	pgr_scripted_expect(fx.server, 'd');
 	s_keepalive(START + 1000, 0);
 	s_stopped();
 	run_to(PGR_RECV_STOPPED);
-	ck_assert_uint_eq(count_sent('d'), 2);
-	check_status(0, START + 1000, 0, true);
-	check_status(1, START + 1000, 0, false);
+	ck_assert_int_eq(count_sent('d'), 2 + _i);
+	check_status((unsigned)_i, START + 1000, 0, true);
+	check_status((unsigned)_i + 1, START + 1000, 0, false);
 }
 END_TEST
 
@@ -2735,6 +2754,7 @@ int main(void)
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_add_loop_test(tc, stream_and_stop, 0, 4);
 	tcase_add_test(tc, no_flush_reports);
+	tcase_add_loop_test(tc, first_status_comes_at_once, 0, 2);
 	tcase_add_loop_test(tc, keepalive_is_answered_with_a_flush, 0, 2);
 	tcase_add_test(tc, base_backup_names);
 	tcase_add_loop_test(tc, stop_position_is_passed_already, 0, 2);
