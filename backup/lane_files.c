@@ -32,6 +32,7 @@ struct file {
 	struct pgr_lane_files *owner;
 	struct pgr_sink_file *sink;
 	struct pgr_filesum *sum;
+	uint64_t end;		     /* what it is sealed with: the listed size, or what came as a whole */
 	uint64_t size;		     /* of a copied one */
 	_Atomic uint64_t left;	     /* bytes, in spans */
 	_Atomic unsigned char state; /* FILE_UNSEEN is left under the lock */
@@ -147,6 +148,7 @@ static int init_files(struct pgr_lane_files *f, struct pgr_err *err)
 		const struct pgr_list_entry *e = &list->entries[i];
 
 		f->files[i].owner = f;
+		f->files[i].end = e->size;
 		atomic_init(&f->files[i].state, FILE_UNSEEN);
 		atomic_init(&f->files[i].left, pgr_lane_span(e->size));
 		if (f->o.compare_only) {
@@ -351,7 +353,7 @@ static bool is_made(const struct file *file)
 
 static bool size_differs(const struct pgr_lane_files *f, size_t i)
 {
-	return f->o.plan->files[i].local_size != f->o.list->entries[i].size;
+	return f->o.plan->files[i].local_size != f->files[i].end;
 }
 
 static void count_end(struct pgr_lane_files *f, size_t i)
@@ -395,8 +397,8 @@ static int mend_mode(struct pgr_lane_files *f, size_t i, struct pgr_lane_dir *di
 /* Nothing is left to be compared or fetched.  What is the same all over is not opened for writing. */
 static int end_in_place(struct pgr_lane_files *f, size_t i, struct pgr_lane_dir *dir, struct pgr_err *err)
 {
-	uint64_t size = f->o.list->entries[i].size;
 	struct file *file = &f->files[i];
+	uint64_t size = file->end;
 
 	if (!f->o.compare_only && !atomic_load(&file->seen))
 		return remove_here(f, i, dir, err);
@@ -415,6 +417,12 @@ static int end_in_place(struct pgr_lane_files *f, size_t i, struct pgr_lane_dir 
 
 /* ---- one file: filling it ---- */
 
+/* The one row of the file is this thread's, and so is its end. */
+void pgr_lane_files_set_end(struct pgr_lane_files *f, size_t i, uint64_t size)
+{
+	f->files[i].end = size;
+}
+
 /* A file of which no row came is not there any more: nothing was made, nothing is sealed. */
 int pgr_lane_files_skip(struct pgr_lane_files *f, size_t i, uint64_t span, struct pgr_lane_dir *dir,
 			struct pgr_err *err)
@@ -427,7 +435,7 @@ int pgr_lane_files_skip(struct pgr_lane_files *f, size_t i, uint64_t span, struc
 		return end_in_place(f, i, dir, err);
 	if (!is_made(file))
 		return PGR_OK;
-	return pgr_dirsink_seal(f->o.sink, &file->sink, f->o.list->entries[i].size, err);
+	return pgr_dirsink_seal(f->o.sink, &file->sink, file->end, err);
 }
 
 int pgr_lane_files_post(struct pgr_lane_files *f, size_t i, uint64_t off, struct pgr_block **b, uint64_t span,

@@ -62,6 +62,9 @@ static inline uint64_t pgr_lane_span(uint64_t want)
 	return want > 0 ? want : 1;
 }
 
+/* Entry `i` came as a whole and has `size` bytes, whatever was listed.  Before the rows of it are posted or skipped. */
+void pgr_lane_files_set_end(struct pgr_lane_files *f, size_t i, uint64_t size);
+
 /* Hands on a block with the content of rows that count for `span` bytes of a file that was made.  *b becomes NULL, also
  * after a failure. */
 int pgr_lane_files_post(struct pgr_lane_files *f, size_t i, uint64_t off, struct pgr_block **b, uint64_t span,
@@ -114,7 +117,7 @@ void pgr_lane_files_figures(const struct pgr_lane_files *f, struct pgr_delta_fig
  * it was not finished (PGR_E_USAGE: that is a mistake of the caller).
  */
 int pgr_lane_files_copied(const struct pgr_lane_files *f, size_t i, struct pgr_err *err) PGR_MUST_USE;
-/* Its size; the list's but for a file that is kept. */
+/* Its size; the list's but for a file that is kept, or came as a whole. */
 uint64_t pgr_lane_files_size(const struct pgr_lane_files *f, size_t i);
 /* pgr_digest_len bytes that may be changed. */
 uint8_t *pgr_lane_files_sum(struct pgr_lane_files *f, size_t i);

@@ -89,12 +89,16 @@ static int fetch(struct pgr_lane_hash *h, size_t file, uint64_t from, uint64_t t
 
 	if (last != NULL && last->file == file && last->to == from) {
 		last->to = to;
+		last->ask = pgr_lane_whole_bytes(e, last->from, to, h->largest_row);
 		return PGR_OK;
 	}
 	if (make_room(h, err) != PGR_OK)
 		return PGR_ERR;
-	h->differs[h->n++] = (struct pgr_lane_piece){
-		.file = file, .from = from, .to = to, .row = pgr_lane_row_bytes(e, h->largest_row)};
+	h->differs[h->n++] = (struct pgr_lane_piece){.file = file,
+						     .from = from,
+						     .to = to,
+						     .row = pgr_lane_row_bytes(e, h->largest_row),
+						     .ask = pgr_lane_whole_bytes(e, from, to, h->largest_row)};
 	return PGR_OK;
 }
 

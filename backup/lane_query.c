@@ -1,8 +1,8 @@
 /*
  * ORDER BY decides the order, not the planner.  A volatile function is evaluated behind the sort
  * (make_sort_input_target in src/backend/optimizer/plan/planner.c, since 9.6), so that only numbers and names are
- * sorted and rows flow as they are read.  Of a file only what was listed is asked for: what has grown since then is in
- * the WAL.
+ * sorted and rows flow as they are read.  Of a relation only what was listed is asked for: what has grown since then is
+ * in the WAL.
  *
  * With digests, reading is a query below: its ORDER BY and OFFSET 0 keep the planner from pulling it up, so that each
  * row is read once, hashed where it lies and sent; the sort still comes below the reading.
@@ -22,12 +22,14 @@ static int put_piece(struct pgr_buf *out, const char *path, const struct pgr_lan
 {
 	/* The first line says which types all of them have. */
 	const char *text = i == 0 ? "::text" : "", *number = i == 0 ? "::bigint" : "";
+	uint64_t to = p->ask > 0 ? p->from + p->ask : p->to;
+	uint32_t row = p->ask > 0 ? p->ask : p->row;
 
 	if (pgr_buf_printf(out, err, "%s(%zu, ", i == 0 ? "" : ", ", i) != PGR_OK ||
 	    pgr_sql_literal(out, path, strlen(path), err) != PGR_OK)
 		return PGR_ERR;
-	return pgr_buf_printf(out, err, "%s, %" PRIu64 "%s, %" PRIu64 "%s, %" PRIu32 "%s)", text, p->from, number,
-			      p->to, number, p->row, number);
+	return pgr_buf_printf(out, err, "%s, %" PRIu64 "%s, %" PRIu64 "%s, %" PRIu32 "%s)", text, p->from, number, to,
+			      number, row, number);
 }
 
 static int begin_summed(struct pgr_buf *out, const char *columns, enum pgr_rowsum_algo sums, struct pgr_err *err)

@@ -84,14 +84,24 @@ static int receive(struct pgr_lane_reader *r, uint8_t *dst, uint32_t len, struct
 	return PGR_OK;
 }
 
-/*
- * The content of a row, behind the block's whole rows, which it is not yet one of.  In a file that is made, what is
- * missing of it is a hole; in one that was here it must be written.
- */
+/* Bytes that are asked for where a row of `want` is due. */
+static uint32_t asked(const struct pgr_lane_piece *p, uint32_t want)
+{
+	return p->ask > 0 ? p->ask : want;
+}
+
+/* In a file that is made, what is missing of a row is a hole; in one that was here it must be written, unless the row
+ * is all there is of it. */
+static bool is_filled_up(const struct pgr_lane_reader *r, const struct pgr_lane_piece *p)
+{
+	return p->ask == 0 && pgr_lane_files_in_place(r->sh->files, p->file);
+}
+
+/* The content of a row, behind the block's whole rows, which it is not yet one of. */
 static int take_content(struct pgr_lane_reader *r, const struct pgr_lane_piece *p, uint32_t len, uint32_t want,
 			struct pgr_err *err)
 {
-	uint32_t room = pgr_lane_files_in_place(r->sh->files, p->file) ? want : len;
+	uint32_t room = is_filled_up(r, p) ? want : len;
 
 	if (room == 0)
 		return PGR_OK;
@@ -148,7 +158,7 @@ static int check_sum(struct pgr_lane_reader *r, struct pgr_lane_piece *p, bool i
 		.len = len,
 		.name = path,
 		.offset = p->from,
-		.length = want,
+		.length = asked(p, (uint32_t)want),
 	};
 	uint8_t theirs[PGR_ROWSUM_MAX], ours[PGR_ROWSUM_MAX];
 
@@ -166,7 +176,7 @@ static int check_sum(struct pgr_lane_reader *r, struct pgr_lane_piece *p, bool i
 static int keep_row(struct pgr_lane_reader *r, const struct pgr_lane_piece *p, uint32_t len, uint32_t want,
 		    struct pgr_err *err)
 {
-	if (pgr_lane_files_in_place(r->sh->files, p->file))
+	if (is_filled_up(r, p))
 		len = want;
 	if (len == 0)
 		return pgr_lane_files_skip(r->sh->files, p->file, pgr_lane_span(want), &r->dir, err);
@@ -193,15 +203,19 @@ static int take_row(struct pgr_lane_reader *r, struct pgr_lane_piece *p, bool is
 {
 	uint32_t want = p->to - p->from < p->row ? (uint32_t)(p->to - p->from) : p->row;
 
-	if (len > want)
+	if (len > asked(p, want))
 		return pgr_err_set(err, PGR_E_PROTOCOL,
 				   "server sent %" PRIu32 " bytes of file \"%s\" instead of %" PRIu32, len,
-				   r->sh->list->entries[p->file].path, want);
+				   r->sh->list->entries[p->file].path, asked(p, want));
 	if (take_content(r, p, len, want, err) != PGR_OK)
 		return PGR_ERR;
 	if (r->sh->verify && check_sum(r, p, is_null, len, want, err) != PGR_OK)
 		return PGR_ERR;
-	if (make_file(r, p, is_null, want, err) != PGR_OK || keep_row(r, p, len, want, err) != PGR_OK)
+	if (make_file(r, p, is_null, want, err) != PGR_OK)
+		return PGR_ERR;
+	if (p->ask > 0 && !is_null)
+		pgr_lane_files_set_end(r->sh->files, p->file, len);
+	if (keep_row(r, p, len, want, err) != PGR_OK)
 		return PGR_ERR;
 	p->from += want;
 	r->to_come -= want;

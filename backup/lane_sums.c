@@ -73,7 +73,8 @@ static int digest_all(struct reader *t, int fd, const char *path, struct pgr_dig
 static int sum_of(struct reader *t, int fd, size_t i, struct pgr_err *err)
 {
 	const struct pgr_lane_sums *s = t->run->s;
-	const struct pgr_list_entry *e = &s->list->entries[i];
+	const char *path = s->list->entries[i].path;
+	uint64_t sealed = pgr_lane_files_size(s->files, i);
 	uint8_t sum[PGR_DIGEST_MAX];
 	struct pgr_digest *d;
 	uint64_t size;
@@ -82,10 +83,10 @@ static int sum_of(struct reader *t, int fd, size_t i, struct pgr_err *err)
 
 	if (pgr_digest_new(&d, s->digest, err) != PGR_OK)
 		return PGR_ERR;
-	rc = digest_all(t, fd, e->path, d, &size, err);
-	if (rc == PGR_OK && pgr_lane_files_in_place(s->files, i) && size != e->size)
-		rc = pgr_err_set(err, PGR_E_DATA, "file \"%s\" has %" PRIu64 " bytes instead of %" PRIu64, e->path,
-				 size, e->size);
+	rc = digest_all(t, fd, path, d, &size, err);
+	if (rc == PGR_OK && pgr_lane_files_in_place(s->files, i) && size != sealed)
+		rc = pgr_err_set(err, PGR_E_DATA, "file \"%s\" has %" PRIu64 " bytes instead of %" PRIu64, path, size,
+				 sealed);
 	if (rc == PGR_OK)
 		rc = pgr_digest_end(d, sum, &len, err);
 	pgr_digest_free(d);

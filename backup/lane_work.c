@@ -85,6 +85,16 @@ uint32_t pgr_lane_row_bytes(const struct pgr_list_entry *e, uint32_t largest)
 	return largest;
 }
 
+uint32_t pgr_lane_whole_bytes(const struct pgr_list_entry *e, uint64_t from, uint64_t to, uint32_t largest)
+{
+	struct pgr_relfile ignored;
+
+	if (largest > PGR_LANE_ROW_MAX)
+		largest = PGR_LANE_ROW_MAX;
+	return from == 0 && to == e->size && to > 0 && to <= largest && !pgr_relfile_parse(e->path, &ignored) ? largest
+													      : 0;
+}
+
 uint32_t pgr_lane_chunk_bytes(const struct pgr_list_entry *e, uint32_t largest)
 {
 	struct pgr_relfile ignored;
@@ -294,8 +304,10 @@ static struct pgr_lane_piece whole(const struct pgr_lane_work *w, size_t file, b
 	struct pgr_lane_piece p = {.file = file, .to = e->size, .row = pgr_lane_row_bytes(e, w->largest_row)};
 
 	*compare = compared > 0;
-	if (compared == 0)
+	if (compared == 0) {
+		p.ask = pgr_lane_whole_bytes(e, 0, p.to, w->largest_row);
 		return p;
+	}
 	p.to = compared;
 	p.tail = compared < e->size && !w->compare_only ? e->size : 0;
 	p.row = pgr_lane_chunk_bytes(e, w->largest_row);

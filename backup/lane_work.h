@@ -36,6 +36,8 @@ struct pgr_lane_piece {
 	uint64_t tail;	  /* of a range to be compared: up to here the file is to be fetched without that; 0: no such */
 	uint32_t row;	  /* bytes of a row */
 	uint32_t damaged; /* how often the row at `from` came damaged */
+	uint32_t ask;	  /* of a whole file: so many bytes are asked for, and what comes is all of it (see
+			     pgr_lane_whole_bytes); 0: what was listed */
 };
 
 struct pgr_lane_request {
@@ -54,6 +56,13 @@ uint64_t pgr_lane_request_bytes(const struct pgr_lane_request *r);
  * is read.
  */
 uint32_t pgr_lane_row_bytes(const struct pgr_list_entry *e, uint32_t largest);
+
+/*
+ * How many bytes to ask for where [from, to) of this file is fetched; 0: what was listed.  No WAL mends what is no
+ * relation: a configuration file, or what a checkpoint writes, must not be cut or filled up when another one has taken
+ * its place since the list was made.  So when all of it comes in one row, it is as long as it is when it is read.
+ */
+uint32_t pgr_lane_whole_bytes(const struct pgr_list_entry *e, uint64_t from, uint64_t to, uint32_t largest);
 
 /* Of a chunk: PGR_LANE_CHUNK; what is no relation and comes in one row is compared in one. */
 uint32_t pgr_lane_chunk_bytes(const struct pgr_list_entry *e, uint32_t largest);

@@ -7,7 +7,9 @@
  * 57P01) is obeyed and ends the run.
  *
  * A file that is gone is left out; one that is shorter than when it was listed is filled up with zeros, one that is
- * longer is cut: as BASE_BACKUP does.
+ * longer is cut: as BASE_BACKUP does.  But BASE_BACKUP opens a file as soon as it has seen its size, and here hours may
+ * lie in between: what is no relation, and so is mended by no WAL, has the length that it has when it is read (up to
+ * 1 MiB; see pgr_lane_whole_bytes).
  *
  * With verify_transfer the server sends a digest of every row.  A row that does not have it is never written; the
  * connection is given up, and what is left is read over a new one, as after a loss: PGR_E_DATA, with the name of the
@@ -125,7 +127,7 @@ int pgr_lanes_sum_rest(struct pgr_lanes *l, int (*tick)(void *arg, struct pgr_er
  */
 struct pgr_lane_result {
 	bool copied;
-	uint64_t size; /* the list's, but for a file that is kept */
+	uint64_t size; /* the list's, but for a file that is kept or came as a whole */
 	uint8_t sum[PGR_DIGEST_MAX];
 	size_t sum_len;
 };

@@ -257,3 +257,27 @@ def test_the_rate_is_changed_meanwhile(pg, primary, run, target):
         process.wait_for_text(f"limited to {rate} kB/s")
     assert process.wait() == 0, str(process)
     verify_backup(pg, primary.place, target)
+
+
+def test_files_that_are_rewritten_meanwhile(pg, clusters, run, target):
+    """No WAL mends what is no relation: a configuration file that is not as long any more as it was listed is neither cut
+    nor filled up."""
+    server = clusters.create(pg).start()
+    server.sql("ALTER SYSTEM SET work_mem = '5MB'", "ALTER SYSTEM SET maintenance_work_mem = '90MB'")
+    conf = {name: os.path.join(server.data, name) for name in ("postgresql.auto.conf", "pg_ident.conf", "pg_hba.conf")}
+    process = run.start_basebackup("-D", target, "-j2", "-c", "fast", "-r", "1M", *server.address())
+    wait_until(lambda: os.path.exists(os.path.join(target, "base")), "it copies")
+    server.sql("ALTER SYSTEM RESET maintenance_work_mem")  # shorter
+    for name in ("pg_ident.conf", "pg_hba.conf"):
+        with open(conf[name], encoding="utf-8") as f:
+            rules = f.read()
+        server.place.write(conf[name], rules + "# one line more\n" * 20000 if name == "pg_hba.conf" else "# less\n")
+    assert not os.path.exists(os.path.join(target, "postgresql.auto.conf")), "it was too fast"
+    for rate in (2048, 4096, 8192, 16384, 32768, 65536):
+        process.signal(signal.SIGUSR2)
+        process.wait_for_text(f"limited to {rate} kB/s")
+    assert process.wait() == 0, str(process)
+    for name, path in conf.items():
+        with open(path, "rb") as there, open(os.path.join(target, name), "rb") as here:
+            assert there.read() == here.read(), name
+    verify_backup(pg, server.place, target)

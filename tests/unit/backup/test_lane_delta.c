@@ -321,6 +321,53 @@ START_TEST(all_is_made_equal)
 }
 END_TEST
 
+/* What is no relation is as long as it is when it is fetched, not as it was listed: `end` bytes. */
+static const struct {
+	struct item s;
+	uint64_t end;
+} rewritten[] = {
+	{{"shorter.conf", 1000, 300, 1000, SAME}, 300},
+	{{"longer.conf", 1000, 5000, 1000, EACH}, 5000},
+	{{"longer.here", 1000, 5000, 7000, FIRST}, 5000},
+	{{"appended.conf", 1000, 5000, 1000, SAME}, 1000}, /* all that was listed is here */
+	{{"emptied.conf", 1000, 0, 2000, EACH}, 0},
+	{{"empty.here", 1000, 3000, 0, SAME}, 3000},
+	{{"nothing.here", 100000, 200000, -1, SAME}, 200000},
+	{{"as.here", 1000, 300, 300, SAME}, 300},
+	{{"cut.here", 100000, 200000, 70000, SAME}, 200000},
+	{{"base/5/16384", 16384, 8192, 16384, SAME}, 16384}, /* a relation */
+};
+#define NREWRITTEN (sizeof(rewritten) / sizeof(rewritten[0]))
+
+START_TEST(rewritten_meanwhile)
+{
+	struct pgr_lane_result r;
+
+	opts.jobs = ways[_i].jobs;
+	opts.digest = ways[_i].digest;
+	opts.verify_transfer = ways[_i].verify;
+	server.version = ways[_i].version;
+	for (size_t i = 0; i < NREWRITTEN; i++)
+		add(&rewritten[i].s);
+	make_lanes(ways[_i].writers);
+	must(run());
+	for (size_t i = 0; i < NREWRITTEN; i++) {
+		char name[300];
+		uint8_t *data;
+		size_t len;
+
+		must(pgr_lanes_result(lanes, i, &r, &err));
+		snprintf(name, sizeof(name), "dst/%s", rewritten[i].s.path);
+		data = (uint8_t *)tmp_read(&tree, name, &len);
+		ck_assert_msg(r.copied && r.size == rewritten[i].end && len == r.size, "%s: %zu bytes", name, len);
+		ck_assert_msg(wrong_bytes(rewritten[i].s.path, len, (uint64_t)rewritten[i].s.real, data) == 0, "%s",
+			      name);
+		stage_check_sum(i, data, len);
+		free(data);
+	}
+}
+END_TEST
+
 static const struct item equal[] = {
 	{"PG_VERSION", 3, 3, 3, SAME},
 	{"base/5/100", 0, 0, 0, SAME},
@@ -963,6 +1010,7 @@ int main(void)
 	tcase_add_checked_fixture(t, setup, stage_end);
 	tcase_set_timeout(t, 120);
 	tcase_add_loop_test(t, all_is_made_equal, 0, (int)NWAYS);
+	tcase_add_loop_test(t, rewritten_meanwhile, 0, (int)NWAYS);
 	tcase_add_loop_test(t, nothing_differs, 0, 2);
 	tcase_add_test(t, only_what_differs);
 	tcase_add_test(t, fetches_are_gathered);
