@@ -7,6 +7,8 @@
 #include "proto/hosts.h"
 #include "proto/settings.h"
 
+#define REPLICATION "replication" /* the pseudo-database */
+
 /* libpq's copy of a password must not stay behind in freed memory either. */
 static void options_free(PQconninfoOption *opts)
 {
@@ -48,7 +50,10 @@ static const PQconninfoOption *option(const PQconninfoOption *opts, const char *
 	return NULL;
 }
 
-/* A database that the user named: in -d, in the environment, or in PGSERVICE's entry. */
+/*
+ * A database that the user named: in -d, in the environment, or in PGSERVICE's entry.  Connection strings that are made
+ * for replication often have the name that pg_hba.conf has for it, Barman's for one: that is no database.
+ */
 static int find_dbname(struct pgr_libpq_keywords *k, struct pgr_err *err)
 {
 	const PQconninfoOption *opt = option(k->conninfo, "dbname");
@@ -59,12 +64,18 @@ static int find_dbname(struct pgr_libpq_keywords *k, struct pgr_err *err)
 		defaults = PQconndefaults();
 		opt = option(defaults, "dbname");
 	}
-	if (opt != NULL && pgr_setting_given(opt->val)) {
+	if (opt != NULL && pgr_setting_given(opt->val) && strcmp(opt->val, REPLICATION) != 0) {
 		k->dbname = strdup(opt->val);
 		rc = k->dbname != NULL ? PGR_OK : pgr_err_nomem(err);
 	}
 	options_free(defaults);
 	return rc;
+}
+
+static bool is_left_out(const struct pgr_libpq_keywords *k, enum pgr_conn_mode mode, const char *keyword)
+{
+	return strcmp(keyword, "replication") == 0 ||
+	       (mode != PGR_CONN_PHYSICAL && k->dbname == NULL && strcmp(keyword, "dbname") == 0);
 }
 
 static int build_keywords(struct pgr_libpq_keywords *k, enum pgr_conn_mode mode, struct pgr_err *err)
@@ -80,14 +91,14 @@ static int build_keywords(struct pgr_libpq_keywords *k, enum pgr_conn_mode mode,
 
 	tell(k, "fallback_application_name", k->params->progname);
 	if (mode == PGR_CONN_PHYSICAL) {
-		tell(k, "dbname", "replication");
+		tell(k, "dbname", REPLICATION);
 		tell(k, "replication", "true");
 	} else if (k->dbname == NULL) {
 		tell(k, "dbname", "postgres"); /* a role for replication seldom has a database of its name */
 	}
 	k->user_from = k->n;
 	for (const PQconninfoOption *c = k->conninfo; c != NULL && c->keyword != NULL; c++)
-		if (strcmp(c->keyword, "replication") != 0)
+		if (!is_left_out(k, mode, c->keyword))
 			tell(k, c->keyword, c->val);
 	tell(k, "host", k->params->host);
 	tell(k, "user", k->params->user);

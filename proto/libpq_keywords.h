@@ -22,7 +22,7 @@ struct pgr_setting;
 struct pgr_libpq_keywords {
 	const struct pgr_conn_params *params;
 	PQconninfoOption *conninfo; /* -d, parsed; NULL */
-	char *dbname;		    /* that the user named; NULL */
+	char *dbname;		    /* that the user named, but the pseudo-database replication; NULL */
 	const char **kw, **val;
 	size_t n;
 	size_t user_from; /* kw[user_from..user_to) were set by the user */

@@ -211,6 +211,18 @@ def test_the_stream_where_an_option_needs_it(pg, primary, run, target, options, 
 
 
 @pytest.mark.every_major
+def test_connection_string_for_replication(pg, clusters, run, target):
+    """As Barman makes it: what is called replication there is no database to connect to, nor one for the standby."""
+    server = clusters.create(pg).start()
+    text = server.conninfo(dbname="replication", replication="true")
+    done = run.basebackup("-D", target, "-v", "-R", "-c", "fast", "-d", text)
+    assert way(done).startswith("copying over 4 SQL sessions")
+    assert "FATAL" not in server.log_text()
+    with open(os.path.join(target, "postgresql.auto.conf" if pg.major >= 12 else "recovery.conf"), encoding="utf-8") as f:
+        assert "dbname" not in f.read()
+    start_standby(clusters, pg, target, server)
+
+
 def test_the_stream_where_the_role_may_not(pg, clusters, run, target):
     server = clusters.create(pg).start()
     server.sql("CREATE ROLE streamer LOGIN REPLICATION")
