@@ -113,7 +113,7 @@ static int add(struct pgr_filelist *l, char *path, bool is_dir, uint64_t size, i
 				   pgr_show_path(path, strlen(path)).text);
 	if (reserve(l, err) != PGR_OK)
 		return PGR_ERR;
-	l->entries[l->n++] = (struct pgr_list_entry){path, size, mtime, is_dir};
+	l->entries[l->n++] = (struct pgr_list_entry){.path = path, .size = size, .mtime = mtime, .is_dir = is_dir};
 	l->total_bytes += size;
 	return PGR_OK;
 }

@@ -19,6 +19,7 @@ struct pgr_list_entry {
 	uint64_t size; /* of a file, when it was listed */
 	int64_t mtime; /* seconds since 1970 UTC */
 	bool is_dir;
+	bool is_private; /* nobody but the owner may read it */
 };
 
 /* Valid when zeroed. */

@@ -229,6 +229,14 @@ static int enter_for(const struct pgr_lane_files *f, size_t i, struct pgr_lane_d
 	return pgr_lane_dir_enter(dir, f->sys, f->o.layout, f->o.list->entries[i].path, leaf, err);
 }
 
+/* A server does not start with a key that others may read. */
+static mode_t mode_of(const struct pgr_lane_files *f, size_t i)
+{
+	mode_t mode = pgr_layout_file_mode(f->o.layout);
+
+	return f->o.list->entries[i].is_private ? mode & S_IRWXU : mode;
+}
+
 /* Of an entry, for messages: the caller frees it.  NULL: out of memory. */
 static char *full_name(const struct pgr_lane_files *f, size_t i, struct pgr_err *err)
 {
@@ -245,7 +253,7 @@ static char *full_name(const struct pgr_lane_files *f, size_t i, struct pgr_err 
 static int open_sink(struct pgr_lane_files *f, size_t i, struct pgr_lane_dir *dir, struct pgr_sink_file **out,
 		     struct pgr_err *err)
 {
-	mode_t mode = pgr_layout_file_mode(f->o.layout);
+	mode_t mode = mode_of(f, i);
 	char *name = full_name(f, i, err);
 	const char *leaf;
 	int rc;
@@ -450,7 +458,7 @@ int pgr_lane_files_post(struct pgr_lane_files *f, size_t i, uint64_t off, struct
 
 static int check_here(const struct pgr_lane_files *f, size_t i, int fd, const char *name, struct pgr_err *err)
 {
-	mode_t mode = pgr_layout_file_mode(f->o.layout);
+	mode_t mode = mode_of(f, i);
 	const struct pgr_sys *sys = f->sys;
 	struct stat st;
 

@@ -278,12 +278,22 @@ static int walk_tree(struct pgr_client *c, struct walk *w, struct pgr_err *err)
 	return rc;
 }
 
-/* ---- directories of the server's settings, in the data directory ---- */
+/* ---- directories and files of the server's settings, in the data directory ---- */
 
 struct dirs {
 	char *data;  /* data_directory; NULL: hidden from this role */
 	char *stats; /* stats_temp_directory; NULL: hidden, or there is none (15) */
+	char *key;   /* ssl_key_file; NULL: hidden */
 };
+
+static char **place_of(struct dirs *d, const char *name)
+{
+	if (strcmp(name, "data_directory") == 0)
+		return &d->data;
+	if (strcmp(name, "stats_temp_directory") == 0)
+		return &d->stats;
+	return strcmp(name, "ssl_key_file") == 0 ? &d->key : NULL;
+}
 
 /* pg_settings leaves out what a role may not see, where SHOW would fail. */
 static int ask_dirs(struct pgr_client *c, struct dirs *d, struct pgr_err *err)
@@ -291,16 +301,16 @@ static int ask_dirs(struct pgr_client *c, struct dirs *d, struct pgr_err *err)
 	struct pgr_result *r;
 	int rc = pgr_sql_query(c, &r, err,
 			       "SELECT name, setting FROM pg_settings"
-			       " WHERE name IN ('data_directory', 'stats_temp_directory')");
+			       " WHERE name IN ('data_directory', 'stats_temp_directory', 'ssl_key_file')");
 
 	if (rc != PGR_OK)
 		return rc;
 	for (unsigned i = 0; rc == PGR_OK && i < pgr_result_rows(r); i++) {
 		const char *name = pgr_result_cell(r, i, 0, NULL);
 		const char *value = pgr_result_cell(r, i, 1, NULL);
-		char **to = name != NULL && strcmp(name, "data_directory") == 0 ? &d->data : &d->stats;
+		char **to = name != NULL ? place_of(d, name) : NULL;
 
-		if (name == NULL || value == NULL || *to != NULL)
+		if (to == NULL || value == NULL || *to != NULL)
 			rc = strange("settings", err);
 		else if ((*to = strdup(value)) == NULL)
 			rc = pgr_err_nomem(err);
@@ -313,6 +323,7 @@ static void dirs_fini(struct dirs *d)
 {
 	free(d->data);
 	free(d->stats);
+	free(d->key);
 	*d = (struct dirs){0};
 }
 
@@ -329,7 +340,8 @@ static int ask_dirs_twice(struct pgr_client *c, struct dirs *d, struct pgr_err *
 
 	if (rc == PGR_OK)
 		rc = ask_dirs(c, &again, err);
-	if (rc == PGR_OK && (!same_text(d->data, again.data) || !same_text(d->stats, again.stats)))
+	if (rc == PGR_OK &&
+	    (!same_text(d->data, again.data) || !same_text(d->stats, again.stats) || !same_text(d->key, again.key)))
 		rc = PGR_MORE;
 	dirs_fini(&again);
 	return rc;
@@ -380,6 +392,20 @@ static void empty_dirs(struct pgr_filelist *l, const struct dirs *d, const struc
 		}
 		if (empty)
 			pgr_filelist_leave_empty(l, path);
+	}
+}
+
+/* Of its path only the end is looked at: the data directory may be hidden, and to be private does no harm. */
+static void mark_key(struct pgr_filelist *l, const char *key)
+{
+	size_t len = key != NULL ? strlen(key) : 0;
+
+	for (size_t i = 0; i < l->n; i++) {
+		struct pgr_list_entry *e = &l->entries[i];
+		size_t n = strlen(e->path);
+
+		if (!e->is_dir && len >= n && memcmp(key + len - n, e->path, n) == 0)
+			e->is_private = len == n || key[len - n - 1] == '/';
 	}
 }
 
@@ -483,6 +509,7 @@ int pgr_listing_files(struct pgr_client *c, const struct pgr_bb_tablespace *tabl
 		rc = walk_tree(c, &w, err);
 	if (rc == PGR_OK) {
 		empty_dirs(out, &d, &w);
+		mark_key(out, d.key);
 		rc = check_all_names(c, out, err);
 	}
 	if (rc == PGR_ERR && err->cls == PGR_E_SERVER)

@@ -8,6 +8,7 @@
  *   A dangling link is not listed.  Nothing that a role with the five grants can call shows the difference.
  * - what is neither a file nor a directory is listed as a file; a pipe or a socket has size 0, so whoever copies must
  *   not open files of size 0 on the server.
+ * - modes are not told.  A server does not start with a key for TLS that its group may read, so that one is marked.
  *
  * Source: PostgreSQL src/backend/utils/adt/genfile.c, misc.c (pg_tablespace_location).
  */

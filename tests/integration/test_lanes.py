@@ -11,6 +11,7 @@ from pgrtest.checks import nothing_of_ours, paths_below, start_standby, verify_b
 from pgrtest.place import wait_until
 from pgrtest.programs import failed
 from pgrtest.relay import Balancer
+from pgrtest.tls import Certificates
 
 LANES = ["-j", "3", "-c", "fast"]
 
@@ -293,3 +294,18 @@ def test_files_that_are_rewritten_meanwhile(pg, clusters, run, target):
         with open(path, "rb") as there, open(os.path.join(target, name), "rb") as here:
             assert there.read() == here.read(), name
     verify_backup(pg, server.place, target)
+
+
+def test_the_key_stays_private(pg, clusters, run, target):
+    """The group may read the cluster, but no server starts with a key that it may read; SQL shows no modes."""
+    server = clusters.create(pg, initdb=["--allow-group-access"], ssl="on")
+    certificates = Certificates(server.place)
+    for path in (certificates.key, certificates.certificate):
+        with open(path, encoding="utf-8") as f:
+            copy = server.place.write(os.path.join(server.data, os.path.basename(path)), f.read())
+        os.chmod(copy, 0o600)
+    server.start()
+    run.basebackup("-D", target, "-R", *LANES, *server.address())
+    modes = {name: os.stat(os.path.join(target, name)).st_mode & 0o777 for name in ("server.key", "PG_VERSION")}
+    assert modes == {"server.key": 0o600, "PG_VERSION": 0o640}
+    start_standby(clusters, pg, target, server)

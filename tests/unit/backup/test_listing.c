@@ -342,6 +342,26 @@ START_TEST(test_stats_temp_directory)
 }
 END_TEST
 
+START_TEST(test_key_file)
+{
+	static const char *const keys[] = {"certs/my.key", "/data/certs/my.key", "/elsewhere/certs/my.key"};
+	const char *cells[] = {"ssl_key_file", keys[_i]}; /* the data directory is hidden */
+	struct files f;
+
+	begin_files(&f, 0);
+	sqls_rows(&f.s, 2, 1, cells);
+	TREE(&f, "certs/", "certs/my.key", "certs/not.my.key", "my.key", "y.key", "key");
+	ck_assert_msg(ask_files(&f) == PGR_OK, "%s", f.s.err.msg);
+	for (size_t i = 0; i < f.list.n; i++) {
+		const char *path = f.list.entries[i].path;
+		bool is_key = strcmp(path, "certs/my.key") == 0 || strcmp(path, "my.key") == 0;
+
+		ck_assert_msg(f.list.entries[i].is_private == is_key, "%s", path);
+	}
+	end_files(&f);
+}
+END_TEST
+
 START_TEST(test_too_deep)
 {
 	struct files f;
@@ -538,6 +558,7 @@ int main(void)
 	tcase_add_test(files, test_empty_tablespace_inside);
 	tcase_add_test(files, test_known_directory_wins);
 	tcase_add_loop_test(files, test_stats_temp_directory, 0, 4);
+	tcase_add_loop_test(files, test_key_file, 0, 3);
 	tcase_add_loop_test(files, test_too_deep, 0, 2);
 	tcase_add_loop_test(files, test_bad_rows, 0, COUNT(bad_rows));
 	tcase_add_loop_test(files, test_files_refused, 0, 2);
