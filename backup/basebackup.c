@@ -334,7 +334,7 @@ static int copy(struct pgr_run *r, struct pgr_err *err)
 
 static int end_backup(struct pgr_run *r, struct pgr_err *err)
 {
-	if (r->source->end(r, err) != PGR_OK)
+	if (r->source->end != NULL && r->source->end(r, err) != PGR_OK)
 		return PGR_ERR;
 	r->progress.file[0] = '\0';
 	pgr_run_report(r, true);

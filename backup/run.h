@@ -38,8 +38,8 @@ struct pgr_run;
 /*
  * Where the data comes from, as steps.  start: up to the start position and the tablespaces.  copy: everything into the
  * sink, `control`, and the manifest (as PGR_MANIFEST_TMP).  end: the end of the backup; sets end, end_tli and
- * checksum_failure.  finish: what can only be written when the WAL is there; NULL: nothing.  verify: when all files are
- * written; NULL: nothing.
+ * checksum_failure; NULL: copy has.  finish: what can only be written when the WAL is there; NULL: nothing.  verify:
+ * when all files are written; NULL: nothing.
  */
 struct pgr_seed_source {
 	int (*start)(struct pgr_run *r, struct pgr_err *err);

@@ -26,6 +26,7 @@
 #include "backup/stream_check.h"
 #include "backup/summary_facts.h"
 #include "backup/upload.h"
+#include "backup/wal_stream.h"
 #include "backup/walsummary.h"
 #include "common/fs_dir.h"
 #include "common/fs_durable.h"
@@ -426,11 +427,21 @@ static int finish_reading(struct pgr_run *r, struct pgr_summary *s, struct pgr_e
 	return PGR_ERR;
 }
 
+/* It is on the wire by now, and the WAL need not wait for the files that are still being read here. */
+static int take_end(struct pgr_run *r, struct pgr_err *err)
+{
+	if (pgr_stream_seed_end(r, err) != PGR_OK)
+		return PGR_ERR;
+	if (r->wal != NULL)
+		pgr_wal_stream_end_at(r->wal, r->end);
+	return PGR_OK;
+}
+
 static int summary_copy(struct pgr_run *r, struct pgr_err *err)
 {
 	struct pgr_summary *s = r->summary;
 
-	if (start_reading(r, s, err) != PGR_OK || receive(r, s, err) != PGR_OK ||
+	if (start_reading(r, s, err) != PGR_OK || receive(r, s, err) != PGR_OK || take_end(r, err) != PGR_OK ||
 	    pgr_dirsink_drain(r->sink, err) != PGR_OK || finish_reading(r, s, err) != PGR_OK ||
 	    sweep(r, s, err) != PGR_OK)
 		return PGR_ERR;
@@ -536,7 +547,6 @@ void pgr_summary_seed_release(struct pgr_run *r)
 const struct pgr_seed_source pgr_summary_seed = {
 	.start = summary_start,
 	.copy = summary_copy,
-	.end = pgr_stream_seed_end,
 	.finish = summary_finish,
 	.verify = summary_verify,
 };

@@ -191,6 +191,7 @@ static int make_receiver(struct pgr_wal_stream *w, struct pgr_err *err)
 		.segment_bytes = w->segment_bytes,
 		.status_interval_ms = w->status_interval_ms,
 		.report_flush = w->conn.slot != NULL,
+		.stop_at_follows_switch = true,
 		.log = receiver_log,
 		.log_arg = w,
 	};
@@ -457,7 +458,7 @@ static void join(struct pgr_wal_stream *w)
 	w->running = false;
 }
 
-int pgr_wal_stream_finish(struct pgr_wal_stream *w, pgr_lsn end, struct pgr_err *err)
+void pgr_wal_stream_end_at(struct pgr_wal_stream *w, pgr_lsn end)
 {
 	pthread_mutex_lock(&w->lock);
 	w->end = end;
@@ -465,6 +466,11 @@ int pgr_wal_stream_finish(struct pgr_wal_stream *w, pgr_lsn end, struct pgr_err 
 		pgr_receiver_stop_at(w->receiver, end);
 	pthread_cond_broadcast(&w->changed);
 	pthread_mutex_unlock(&w->lock);
+}
+
+int pgr_wal_stream_finish(struct pgr_wal_stream *w, pgr_lsn end, struct pgr_err *err)
+{
+	pgr_wal_stream_end_at(w, end);
 	join(w);
 	if (w->result != PGR_OK) {
 		*err = w->err;

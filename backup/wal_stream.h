@@ -70,6 +70,12 @@ int pgr_wal_stream_set_dir(struct pgr_wal_stream *w, int dirfd, const struct pgr
 /* Starts streaming at the segment of `start`.  A failure of the thread is posted to the stop latch. */
 void pgr_wal_stream_start(struct pgr_wal_stream *w, pgr_lsn start, pgr_tli tli);
 
+/*
+ * The WAL is wanted up to `end`: for who knows that before there is time for pgr_wal_stream_finish.  Each moment
+ * earlier spares bytes, since the server sends the rest of the segment, which is empty, until we say no.
+ */
+void pgr_wal_stream_end_at(struct pgr_wal_stream *w, pgr_lsn end);
+
 /* Waits until everything before `end` is there and durable, and joins the thread.  The thread's error otherwise. */
 int pgr_wal_stream_finish(struct pgr_wal_stream *w, pgr_lsn end, struct pgr_err *err) PGR_MUST_USE;
 

@@ -38,6 +38,7 @@ static int fill(struct pgr_receiver *r, const struct pgr_receiver_opts *opts, st
 	r->synchronous = opts->synchronous;
 	r->report_flush = opts->report_flush;
 	r->stop_at_strict = opts->stop_at_strict;
+	r->stop_at_follows_switch = opts->stop_at_follows_switch;
 	r->wait_for_space = opts->wait_for_space;
 	r->log = opts->log;
 	r->log_arg = opts->log_arg;

@@ -39,6 +39,12 @@ struct pgr_receiver_opts {
 	pgr_lsn stop_at;	    /* end when everything before this position is durable; 0: run on */
 	bool stop_at_strict; /* stop only once a byte beyond stop_at was received or the server said that its WAL ends
 				there (keepalive with wal_end >= stop_at) */
+	/*
+	 * The stop position will be told while it runs, soon after the server has switched to a new segment (a base
+	 * backup).  Where the rest of a segment is empty behind a switch reading is held off for a second at most, so
+	 * that the server does not send megabytes that nobody wants.
+	 */
+	bool stop_at_follows_switch;
 	bool wait_for_space; /* when a new segment finds the disk full: wait for space, with the connection kept alive,
 				instead of failing */
 	/*

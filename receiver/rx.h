@@ -49,6 +49,7 @@ struct pgr_receiver {
 	bool synchronous;
 	bool report_flush;
 	bool stop_at_strict;
+	bool stop_at_follows_switch;
 	bool wait_for_space;
 	void (*log)(void *arg, int level, const char *line);
 	void *log_arg;
@@ -92,6 +93,8 @@ struct pgr_receiver {
 	int64_t timed_ms;	/* it was made then */
 	bool slow_syncs;	/* the last one whose time was taken took long, or there was none, or it stalls */
 	pgr_lsn wal_end;	/* where the server's WAL ends, says the last message */
+	pgr_lsn held_at;	/* reading is, or was, held off in this segment; PGR_LSN_INVALID: in none */
+	int64_t held_until_ms;	/* while it is; PGR_NO_DEADLINE: it is not */
 
 	/* the first page of each segment */
 	bool check_pages;

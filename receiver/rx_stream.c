@@ -11,11 +11,19 @@
  */
 #define SPACE_PATIENCE_MS 60000
 
+/*
+ * How long the stop position may take to come once the server has switched.  Far below wal_sender_timeout, and no more
+ * than what a switch that has nothing to do with us may cost.
+ */
+#define HOLD_MS 1000
+
 void pgr_rx_begin_streaming(struct pgr_receiver *r)
 {
 	pgr_copydata_fini(&r->copy);
 	pgr_copydata_init(&r->copy, PGR_COPY_WAL);
 	pgr_rx_status_init(r);
+	r->held_at = PGR_LSN_INVALID;
+	r->held_until_ms = PGR_NO_DEADLINE;
 	r->state = RX_STREAM;
 }
 
@@ -105,11 +113,64 @@ static int write_wal(struct pgr_receiver *r, struct pgr_span wal, struct pgr_err
 	}
 }
 
+/* ---- behind a switch ---- */
+
+/*
+ * Once in a segment, and not while the server is a segment further: its switches may follow each other faster than they
+ * are waited for.
+ */
+static bool may_hold(const struct pgr_receiver *r, pgr_lsn segment)
+{
+	return r->stop_at_follows_switch && atomic_load(&r->stop_at) == PGR_LSN_INVALID && r->held_at != segment &&
+	       r->wal_end < segment + 2 * (uint64_t)r->segment_bytes;
+}
+
+/*
+ * Looks at the last page that begins in `wal`, which stood at `at`: those behind a switch are all alike.  Only where
+ * pages of any size would begin, so that nothing inside a page is taken for one.
+ */
+static int hold_behind_switch(struct pgr_receiver *r, pgr_lsn at, struct pgr_span wal, struct pgr_err *err)
+{
+	pgr_lsn end = at + wal.len;
+	pgr_lsn segment = pgr_lsn_segstart(end, r->segment_bytes);
+	pgr_lsn page;
+
+	if (!may_hold(r, segment) || end - segment < PGR_WALPAGE_MAX + PGR_WALPAGE_BEGINNING)
+		return PGR_OK;
+	page = (end - PGR_WALPAGE_BEGINNING) & ~(pgr_lsn)(PGR_WALPAGE_MAX - 1);
+	if (page < at || page == segment || !pgr_walpage_is_unused(wal.p + (page - at)))
+		return PGR_OK;
+	r->held_at = segment;
+	r->held_until_ms = pgr_rx_now_ms(r) + HOLD_MS;
+	return pgr_rx_send_status(r, false, err);
+}
+
+static bool is_held(const struct pgr_receiver *r)
+{
+	return r->held_until_ms != PGR_NO_DEADLINE && atomic_load(&r->stop_at) == PGR_LSN_INVALID &&
+	       pgr_rx_now_ms(r) < r->held_until_ms;
+}
+
+/* The socket fills up, and the server has to wait. */
+static int wait_held(struct pgr_receiver *r, struct pgr_err *err)
+{
+	unsigned got;
+
+	if (pgr_transport_wait(pgr_client_transport(r->client), 0, r->wake_fd, r->held_until_ms, &got, err) != PGR_OK)
+		return PGR_ERR;
+	if (got & PGR_WAIT_WAKE)
+		pgr_rx_empty_wake(r);
+	return PGR_OK;
+}
+
 static int take_wal(struct pgr_receiver *r, struct pgr_span wal, struct pgr_err *err)
 {
-	if (pgr_rx_check_pages(r, pgr_rx_position(r), wal, err) != PGR_OK || write_wal(r, wal, err) != PGR_OK)
+	pgr_lsn at = pgr_rx_position(r);
+
+	if (pgr_rx_check_pages(r, at, wal, err) != PGR_OK || write_wal(r, wal, err) != PGR_OK ||
+	    pgr_rx_wrote(r, err) != PGR_OK)
 		return PGR_ERR;
-	return pgr_rx_wrote(r, err);
+	return hold_behind_switch(r, at, wal, err);
 }
 
 /* ---- messages ---- */
@@ -235,8 +296,11 @@ int pgr_rx_step_stream(struct pgr_receiver *r, struct pgr_err *err)
 
 	if (pgr_rx_must_stop(r, pgr_rx_position(r)))
 		return begin_stop(r, err);
-	if (pgr_rx_progress(r, err) != PGR_OK || pgr_rx_report_if_due(r, err) != PGR_OK ||
-	    pgr_client_next(r->client, stream_deadline(r), &ev, err) != PGR_OK)
+	if (pgr_rx_progress(r, err) != PGR_OK || pgr_rx_report_if_due(r, err) != PGR_OK)
+		return PGR_ERR;
+	if (is_held(r))
+		return wait_held(r, err);
+	if (pgr_client_next(r->client, stream_deadline(r), &ev, err) != PGR_OK)
 		return PGR_ERR;
 	return take_stream_event(r, &ev, err);
 }

@@ -161,6 +161,20 @@ static bool is_zero(const uint8_t *p, size_t len)
 	return p[0] == 0 && memcmp(p, p + 1, len - 1) == 0;
 }
 
+/* A record begins with its length and a transaction, and only the latter may be zero. */
+bool pgr_walpage_is_unused(const void *page)
+{
+	const uint16_t says_nothing = PGR_WALPAGE_REMOVABLE;
+	const uint8_t *p = page;
+	struct pgr_walpage h;
+
+	if (is_zero(p, PGR_WALPAGE_BEGINNING))
+		return true;
+	return pgr_walpage_parse(p, PGR_WALPAGE_SHORT, &h) && pgr_walpage_version(h.magic) != NULL &&
+	       (h.info & ~says_nothing) == 0 && h.rem_len == 0 &&
+	       is_zero(p + PGR_WALPAGE_SHORT, PGR_WALPAGE_BEGINNING - PGR_WALPAGE_SHORT);
+}
+
 static int check_header(const struct pgr_walpage *h, const struct pgr_walpage_expect *e, bool wants_long,
 			struct pgr_err *err)
 {

@@ -18,10 +18,11 @@
 #include "common/err.h"
 #include "common/lsn.h"
 
-#define PGR_WALPAGE_SHORT 24u /* bytes of the headers, PostgreSQL 9.3 and later */
-#define PGR_WALPAGE_LONG  40u
-#define PGR_WALPAGE_MIN	  1024u /* XLOG_BLCKSZ is a power of two from 1 kB to 64 kB; 8 kB unless configured */
-#define PGR_WALPAGE_MAX	  65536u
+#define PGR_WALPAGE_SHORT     24u /* bytes of the headers, PostgreSQL 9.3 and later */
+#define PGR_WALPAGE_LONG      40u
+#define PGR_WALPAGE_BEGINNING 32u   /* see pgr_walpage_is_unused */
+#define PGR_WALPAGE_MIN	      1024u /* XLOG_BLCKSZ is a power of two from 1 kB to 64 kB; 8 kB unless configured */
+#define PGR_WALPAGE_MAX	      65536u
 
 enum pgr_walpage_flag {					/* xlp_info */
 			PGR_WALPAGE_CONTINUES = 0x0001, /* begins with the rest of a record of the page before */
@@ -70,6 +71,12 @@ bool pgr_walpage_has_crc32c(uint16_t magic);
  * not be aligned; len may be more than the header.
  */
 bool pgr_walpage_parse(const void *page, size_t len, struct pgr_walpage *out);
+
+/*
+ * Whether a page that begins with these PGR_WALPAGE_BEGINNING bytes, and was flushed, holds nothing, so that it stands
+ * behind a segment switch: all zeros (from PostgreSQL 11 on), or a short header that no record follows.
+ */
+bool pgr_walpage_is_unused(const void *page);
 
 /*
  * Checks the header that stands at `page`, and fills *out (NULL: not wanted) as far as it could be read.

@@ -100,7 +100,7 @@ def all_cases(gigabytes, summaries):
              "A first seed is killed when half of the database has come; what is measured is the same command's next run.",
              data, _resumed(summaries)),
         Case("delta-size", f"{LARGER} times the database",
-             "What a run transfers whatever the size (a segment of WAL, manifests, what is no increment) weighs "
+             "What a run transfers whatever the size (the last WAL, manifests, what is no increment) weighs "
              "less.", DeltaData(LARGER * gigabytes, summaries), _larger(summaries)),
         Case("delta-memory", f"A database of {MEMORY_SHARE} times the memory",
              "Server and client together, with what they have in the page cache, are held to a "

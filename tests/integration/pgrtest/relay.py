@@ -54,7 +54,7 @@ class Relay:
 
 
 class Balancer:
-    """Passes each connection to 127.0.0.1:`port` on to the server that choose(n) says, n = 1, 2, 3, ..."""
+    """Passes each connection to 127.0.0.1:`port` on to the server, or relay, that choose(n) says, n = 1, 2, 3, ..."""
 
     def __init__(self, choose):
         self._choose = choose
@@ -73,10 +73,17 @@ class Balancer:
             except OSError:
                 return
             n += 1
-            server = socket.socket(socket.AF_UNIX)
-            server.connect(socket_of(self._choose(n)))
+            server = self._connect(self._choose(n))
             for one, other in ((client, server), (server, client)):
                 threading.Thread(target=self._pass, args=(one, other), daemon=True).start()
+
+    @staticmethod
+    def _connect(target):
+        if isinstance(target, Relay):
+            return socket.create_connection((target.host, target.port))
+        server = socket.socket(socket.AF_UNIX)
+        server.connect(socket_of(target))
+        return server
 
     @staticmethod
     def _pass(one, other):

@@ -398,6 +398,20 @@ START_TEST(without_a_loss)
 }
 END_TEST
 
+/* Who has other things to do first does not keep the WAL waiting. */
+START_TEST(the_end_is_told_early)
+{
+	plan_whole(START, START + 500);
+	open_and_start(pgr_sys_real());
+	pgr_wal_stream_end_at(fx.w, START + 400);
+	while (pgr_wal_stream_synced(fx.w) < START + 400) /* nothing else makes it durable */
+		usleep(1000);
+	finishes(START + 400);
+	ck_assert_uint_eq(fx.opened, 1);
+	check_wal(SEG3, START, START + 500);
+}
+END_TEST
+
 START_TEST(lost_in_the_stream)
 {
 	plan_lost(START, START + SEG + 5000);
@@ -797,6 +811,7 @@ static Suite *suite(void)
 	tcase_add_checked_fixture(t, setup, teardown);
 	tcase_set_timeout(t, 120);
 	tcase_add_test(t, without_a_loss);
+	tcase_add_test(t, the_end_is_told_early);
 	tcase_add_test(t, lost_in_the_stream);
 	tcase_add_test(t, a_slot_of_its_own_stays);
 	tcase_add_test(t, lost_before_the_start);

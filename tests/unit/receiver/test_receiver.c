@@ -48,6 +48,8 @@ struct fixture {
 	int64_t stands_at;
 	int bad_offset;	  /* of a wrong byte in the header of a segment's first page; -1: none */
 	pgr_lsn bad_from; /* in segments from here on */
+	uint32_t used;	  /* of each segment, a switch follows; 0: all */
+	bool old_switch;  /* as before PostgreSQL 11: pages behind it have headers */
 
 	struct pgr_walstore_opts store_opts;
 	struct pgr_receiver_opts opts;
@@ -250,11 +252,25 @@ static void make_head(uint8_t head[40], pgr_lsn addr)
 	memcpy(head + 32, sizes, 8);
 }
 
+/* Behind a switch. */
+static uint8_t unused_byte(pgr_lsn lsn)
+{
+	uint8_t head[40];
+
+	if (!fx.old_switch || lsn % 8192 >= 24)
+		return 0;
+	make_head(head, lsn - lsn % 8192);
+	head[2] = 0x0004;
+	return head[lsn % 8192];
+}
+
 static uint8_t wal_byte(pgr_lsn lsn)
 {
 	uint32_t off = pgr_lsn_segoff(lsn, fx.opts.segment_bytes);
 	uint8_t head[40];
 
+	if (fx.used != 0 && off >= fx.used)
+		return unused_byte(lsn);
 	if (off < sizeof(head)) {
 		make_head(head, lsn - off);
 		if (fx.bad_offset >= 0 && off == (uint32_t)fx.bad_offset && lsn - off >= fx.bad_from)
@@ -1083,6 +1099,139 @@ static int64_t ticking_ms(const struct pgr_sys *sys)
 {
 	return standing_ms(sys) - 1000000 + fx.tick_ms * fx.ticks++;
 }
+
+/* ---- a stop position that is told soon after a switch ---- */
+
+#define USED  70000u  /* of a segment, and then it was switched */
+#define PIECE 200000u /* with a place behind the switch where a page of any size would begin */
+
+static void begin_behind_switch(void)
+{
+	fx.opts.stop_at_follows_switch = true;
+	fx.opts.status_interval_ms = 0;
+	fx.used = USED;
+	connect_server(0);
+	s_begin();
+}
+
+/* Whoever says that he is holding off learns of the stop position. */
+static int64_t telling_us(const struct pgr_sys *sys)
+{
+	(void)sys;
+	pgr_receiver_stop_at(fx.r, START + USED - 100);
+	return pgr_sys_real()->wall_us(pgr_sys_real());
+}
+
+/* The rest of the segment is on its way already, and is not taken. */
+START_TEST(stop_behind_a_switch)
+{
+	fx.other = *pgr_sys_real();
+	fx.other.wall_us = telling_us;
+	fx.sys = &fx.other;
+	fx.old_switch = _i == 1;
+	begin_behind_switch();
+	s_wal_of(START, PIECE, START + SEG);
+	s_wal(START + PIECE, SEG - PIECE);
+	s_stopped();
+	run_to(PGR_RECV_STOPPED);
+	ck_assert_int_eq(pgr_client_state(fx.client), PGR_SS_READY);
+	ck_assert_uint_eq(pgr_receiver_received(fx.r), START + PIECE);
+	ck_assert_uint_eq(pgr_receiver_synced(fx.r), START + PIECE);
+	ck_assert_uint_eq(count_sent('d'), 2); /* and the last one, when all is durable */
+	check_file(SEG3 ".partial", START, PIECE);
+}
+END_TEST
+
+static void *tell_behind_the_switch(void *arg)
+{
+	(void)arg;
+	while (pgr_receiver_received(fx.r) < START + PIECE)
+		sched_yield();
+	pgr_receiver_stop_at(fx.r, START + USED - 100);
+	return NULL;
+}
+
+/* By this clock the wait has no end but the word. */
+START_TEST(held_until_the_end_is_known)
+{
+	pthread_t thread;
+
+	set_clock(standing_ms);
+	begin_behind_switch();
+	s_wal_of(START, PIECE, START + SEG);
+	s_wal(START + PIECE, SEG - PIECE);
+	s_stopped();
+	make_receiver();
+	ck_assert_int_eq(pthread_create(&thread, NULL, tell_behind_the_switch, NULL), 0);
+	run_to(PGR_RECV_STOPPED);
+	pthread_join(thread, NULL);
+	ck_assert_uint_eq(pgr_receiver_received(fx.r), START + PIECE);
+	check_file(SEG3 ".partial", START, PIECE);
+}
+END_TEST
+
+/* The server ends the stream, in good order. */
+static void s_shutdown(void)
+{
+	s_complete("COPY 0");
+	pgr_scripted_eof(fx.server);
+}
+
+/* A switch that is nobody's end costs one wait, and no byte. */
+START_TEST(switches_in_the_middle)
+{
+	set_clock(ticking_ms);
+	fx.tick_ms = 100;
+	begin_behind_switch();
+	for (pgr_lsn at = START; at < START + 2 * SEG; at += PIECE)
+		s_wal(at, at + PIECE <= START + 2 * SEG ? PIECE : START + 2 * SEG - at);
+	s_shutdown();
+	run_to(PGR_RECV_SERVER_CLOSED);
+	ck_assert_uint_eq(pgr_receiver_synced(fx.r), START + 2 * SEG);
+	ck_assert_uint_eq(count_sent('d'), 2);
+	check_file(SEG3, START, SEG);
+	check_file(SEG4, START + SEG, SEG);
+}
+END_TEST
+
+/* Of each page that could be looked at the beginning comes in two pieces. */
+static void s_wal_in_bad_pieces(void)
+{
+	pgr_lsn at = START, end = START + SEG;
+
+	while (at < end) {
+		pgr_lsn next = at - at % 65536 + 65536 + 20;
+
+		if (next > end)
+			next = end;
+		s_wal(at, next - at);
+		at = next;
+	}
+}
+
+enum { NOT_ASKED_FOR, STOP_IS_KNOWN, FAR_BEHIND, NO_SWITCH, NO_PAGE_IS_SEEN };
+
+/* With a clock that stands still a wait would have no end. */
+START_TEST(nothing_to_wait_for)
+{
+	set_clock(standing_ms);
+	begin_behind_switch();
+	fx.opts.stop_at_follows_switch = _i != NOT_ASKED_FOR;
+	fx.opts.stop_at = _i == STOP_IS_KNOWN ? START + SEG : PGR_LSN_INVALID;
+	fx.used = _i == NO_SWITCH ? 0 : USED;
+	if (_i == NO_PAGE_IS_SEEN)
+		s_wal_in_bad_pieces();
+	else
+		s_wal_of(START, SEG, START + (_i == FAR_BEHIND ? 2 * SEG : SEG));
+	if (_i == STOP_IS_KNOWN)
+		s_stopped();
+	else
+		s_shutdown();
+	run_to(_i == STOP_IS_KNOWN ? PGR_RECV_STOPPED : PGR_RECV_SERVER_CLOSED);
+	ck_assert_uint_eq(count_sent('d'), _i == STOP_IS_KNOWN);
+	check_file(SEG3, START, SEG);
+}
+END_TEST
 
 static bool is_ping(unsigned nth)
 {
@@ -2767,6 +2916,10 @@ int main(void)
 	tcase_add_loop_test(tc, stop_at_from_a_thread, 0, 2);
 	tcase_add_test(tc, stop_now_from_a_thread);
 	tcase_add_test(tc, stop_at_ahead);
+	tcase_add_loop_test(tc, stop_behind_a_switch, 0, 2);
+	tcase_add_test(tc, held_until_the_end_is_known);
+	tcase_add_test(tc, switches_in_the_middle);
+	tcase_add_loop_test(tc, nothing_to_wait_for, 0, NO_PAGE_IS_SEEN + 1);
 	tcase_add_test(tc, woken_for_later);
 	tcase_add_loop_test(tc, group_commit, 0, 2);
 	tcase_add_test(tc, rest_is_waited_for);

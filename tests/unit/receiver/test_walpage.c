@@ -256,6 +256,34 @@ START_TEST(versions)
 }
 END_TEST
 
+/* Behind a switch: nothing, or a header that says nothing, and no record. */
+START_TEST(unused)
+{
+	struct raw r = inner_page();
+	uint8_t zeros[PGR_WALPAGE_BEGINNING] = {0};
+
+	ck_assert(pgr_walpage_is_unused(zeros));
+	for (size_t i = 0; i < sizeof(zeros); i++) {
+		zeros[i] = 1;
+		ck_assert_msg(!pgr_walpage_is_unused(zeros), "byte %zu", i);
+		zeros[i] = 0;
+	}
+	ck_assert(!pgr_walpage_is_unused(&r)); /* the rest of a record, all zeros */
+	r.info = r.rem_len = 0;
+	ck_assert(pgr_walpage_is_unused(&r));
+	r.info = PGR_WALPAGE_REMOVABLE;
+	ck_assert(pgr_walpage_is_unused(&r));
+	((uint8_t *)&r)[PGR_WALPAGE_SHORT] = 50; /* a record */
+	ck_assert(!pgr_walpage_is_unused(&r));
+	r = first_page();
+	ck_assert(!pgr_walpage_is_unused(&r));
+	r = inner_page();
+	r.info = PGR_WALPAGE_OVERWRITES;
+	r.rem_len = 0;
+	ck_assert(!pgr_walpage_is_unused(&r));
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("walpage");
@@ -272,6 +300,7 @@ int main(void)
 	tcase_add_test(tc, unaligned);
 	tcase_add_test(tc, first_of_a_directory);
 	tcase_add_test(tc, versions);
+	tcase_add_test(tc, unused);
 	suite_add_tcase(s, tc);
 	sr = srunner_create(s);
 	srunner_run_all(sr, CK_NORMAL);
