@@ -56,6 +56,7 @@ PROTO_SRC = \
 RECEIVER_SRC = \
 	receiver/bulk.c \
 	receiver/history.c \
+	receiver/packout.c \
 	receiver/packseg.c \
 	receiver/oldbytes.c \
 	receiver/receiver.c \

@@ -6,13 +6,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/block.h"
 #include "common/compress.h"
-#include "common/fs_io.h"
 #include "common/sys.h"
+#include "receiver/packout.h"
 #include "receiver/walfile.h"
 
-#define CHUNK	  (128u * 1024u)
-#define NAME_ROOM (PGR_WALNAME_LEN + 32)
+#define CHUNK	  (1u << 20)
+#define NAME_ROOM PGR_PACKSEG_NAME_ROOM
 
 /* In the order in which they are looked for. */
 static const struct form {
@@ -83,9 +84,52 @@ static int remove_file(const struct pgr_packdir *d, const char *name, struct pgr
 	return pgr_err_sys(err, errno, "could not remove file \"%s/%s\"", d->dir, name);
 }
 
+/* ---- beginning and end ---- */
+
+static void tmp_name(char out[sizeof(((struct pgr_packseg *)0)->tmp)], unsigned number)
+{
+	if (number == 0)
+		snprintf(out, sizeof(((struct pgr_packseg *)0)->tmp), "%s", PGR_PACKSEG_TMP);
+	else
+		snprintf(out, sizeof(((struct pgr_packseg *)0)->tmp), "walpack.%u.tmp", number);
+}
+
 int pgr_packseg_clean(const struct pgr_packdir *d, struct pgr_err *err)
 {
-	return remove_file(d, PGR_PACKSEG_TMP, err);
+	int rc = PGR_OK;
+
+	for (unsigned i = 0; i < PGR_PACKSEG_MAX && rc == PGR_OK; i++) {
+		char name[sizeof(((struct pgr_packseg *)0)->tmp)];
+
+		tmp_name(name, i);
+		rc = remove_file(d, name, err);
+	}
+	return rc;
+}
+
+int pgr_packseg_init(struct pgr_packseg *s, struct pgr_packdir *dir, unsigned number, struct pgr_err *err)
+{
+	void *buf;
+
+	*s = (struct pgr_packseg){.dir = dir};
+	tmp_name(s->tmp, number);
+	if (asprintf(&s->tmp_path, "%s/%s", dir->dir, s->tmp) < 0) {
+		s->tmp_path = NULL;
+		return pgr_err_nomem(err);
+	}
+	if (posix_memalign(&buf, PGR_BLOCK_ALIGN, CHUNK + PGR_PACKOUT_BYTES) == 0) {
+		s->buf = buf;
+		return PGR_OK;
+	}
+	pgr_packseg_fini(s);
+	return pgr_err_nomem(err);
+}
+
+void pgr_packseg_fini(struct pgr_packseg *s)
+{
+	free(s->tmp_path);
+	free(s->buf);
+	*s = (struct pgr_packseg){0};
 }
 
 /* ---- durability ---- */
@@ -108,7 +152,7 @@ static int sync_dir(struct pgr_packdir *d, struct pgr_err *err)
 {
 	if (sync_fd(d, d->dirfd) == 0 || errno == EINVAL)
 		return PGR_OK;
-	d->failed = true;
+	atomic_store(&d->failed, true);
 	return pgr_err_sys(err, errno, "could not fsync directory \"%s\"", d->dir);
 }
 
@@ -121,7 +165,7 @@ static int sync_file(struct pgr_packdir *d, const char *name, struct pgr_err *er
 	if (fd < 0)
 		return pgr_err_sys(err, errno, "could not open file \"%s/%s\"", d->dir, name);
 	if (sync_fd(d, fd) != 0) {
-		d->failed = true; /* or a second attempt would find it synced */
+		atomic_store(&d->failed, true); /* or a second attempt would find it synced */
 		rc = pgr_err_sys(err, errno, "could not fsync file \"%s/%s\"", d->dir, name);
 	}
 	d->sys->close(d->sys, fd); /* nothing was written through it */
@@ -133,9 +177,10 @@ static int sync_file(struct pgr_packdir *d, const char *name, struct pgr_err *er
 static int open_file(const struct pgr_packdir *d, struct pgr_walfile *f, const char *name, enum pgr_compression method,
 		     struct pgr_err *err)
 {
-	if (pgr_walfile_open(f, d->sys, d->dirfd, name, method, err) == PGR_OK)
-		return PGR_OK;
-	return pgr_err_prefix(err, "\"%s/%s\"", d->dir, name);
+	if (pgr_walfile_open(f, d->sys, d->dirfd, name, method, err) != PGR_OK)
+		return pgr_err_prefix(err, "\"%s/%s\"", d->dir, name);
+	pgr_walfile_go_direct(f);
+	return PGR_OK;
 }
 
 /* PGR_MORE: the end. */
@@ -147,7 +192,7 @@ static int read_file(const struct pgr_packdir *d, struct pgr_walfile *f, uint8_t
 }
 
 /*
- * Compares two files; `buf` has two chunks.  PGR_MORE: they differ, or one cannot be decoded to its end.  With
+ * Compares two files.  PGR_MORE: they differ, or one cannot be decoded to its end.  With
  * `prefix`, that may happen to b: what of it was decoded until then has to agree.
  */
 static int compare_open(const struct pgr_packdir *d, struct pgr_walfile *a, struct pgr_walfile *b, bool prefix,
@@ -183,21 +228,18 @@ struct side {
 	enum pgr_compression method;
 };
 
-static int compare(const struct pgr_packdir *d, struct side a, struct side b, bool prefix, struct pgr_err *err)
+static int compare(const struct pgr_packseg *s, struct side a, struct side b, bool prefix, struct pgr_err *err)
 {
+	const struct pgr_packdir *d = s->dir;
 	struct pgr_walfile fa = {0}, fb = {0};
-	uint8_t *buf = malloc(2 * (size_t)CHUNK);
-	int rc = buf != NULL ? PGR_OK : pgr_err_nomem(err);
+	int rc = open_file(d, &fa, a.name, a.method, err);
 
-	if (rc == PGR_OK)
-		rc = open_file(d, &fa, a.name, a.method, err);
 	if (rc == PGR_OK)
 		rc = open_file(d, &fb, b.name, b.method, err);
 	if (rc == PGR_OK)
-		rc = compare_open(d, &fa, &fb, prefix, buf, err);
+		rc = compare_open(d, &fa, &fb, prefix, s->buf, err);
 	pgr_walfile_close(&fa);
 	pgr_walfile_close(&fb);
-	free(buf);
 	return rc;
 }
 
@@ -205,30 +247,29 @@ static int compare(const struct pgr_packdir *d, struct side a, struct side b, bo
 
 struct work {
 	struct pgr_walfile in;
-	int out; /* -1: not open */
+	struct pgr_packout out;
 	struct pgr_comp *comp;
-	uint8_t *buf;	 /* two chunks: plain, compressed */
-	char *path;	 /* of the temporary file, for messages */
 	uint64_t passed; /* plain bytes */
 };
 
-static int compress_chunk(const struct pgr_packdir *d, struct work *w, size_t len, bool last, struct pgr_err *err)
+static int compress_chunk(struct work *w, const uint8_t *p, size_t len, bool last, struct pgr_err *err)
 {
-	const uint8_t *p = w->buf;
-	size_t produced;
+	size_t produced, room;
 	int rc;
 
 	do {
-		rc = pgr_comp_step(w->comp, &p, &len, last ? PGR_COMP_END : PGR_COMP_GO_ON, w->buf + CHUNK, CHUNK,
-				   &produced, err);
-		if (rc == PGR_ERR || pgr_fs_write_all(d->sys, w->out, w->buf + CHUNK, produced, w->path, err) != PGR_OK)
+		uint8_t *to = pgr_packout_room(&w->out, &room);
+
+		rc = pgr_comp_step(w->comp, &p, &len, last ? PGR_COMP_END : PGR_COMP_GO_ON, to, room, &produced, err);
+		if (rc == PGR_ERR || pgr_packout_add(&w->out, produced, err) != PGR_OK)
 			return PGR_ERR;
 	} while (rc == PGR_OK);
 	return PGR_OK;
 }
 
-static int compress_all(const struct pgr_packdir *d, struct work *w, struct pgr_err *err)
+static int compress_all(const struct pgr_packseg *s, struct work *w, struct pgr_err *err)
 {
+	const struct pgr_packdir *d = s->dir;
 	int rc;
 
 	do {
@@ -236,8 +277,8 @@ static int compress_all(const struct pgr_packdir *d, struct work *w, struct pgr_
 
 		if (check_give_up(d, err) != PGR_OK)
 			return PGR_ERR;
-		rc = read_file(d, &w->in, w->buf, &n, err);
-		if (rc == PGR_ERR || compress_chunk(d, w, n, rc == PGR_MORE, err) != PGR_OK)
+		rc = read_file(d, &w->in, s->buf, &n, err);
+		if (rc == PGR_ERR || compress_chunk(w, s->buf, n, rc == PGR_MORE, err) != PGR_OK)
 			return PGR_ERR;
 		w->passed += n;
 	} while (rc == PGR_OK);
@@ -247,98 +288,61 @@ static int compress_all(const struct pgr_packdir *d, struct work *w, struct pgr_
 	return PGR_OK;
 }
 
-static int open_work(const struct pgr_packdir *d, struct work *w, const char *name, struct pgr_err *err)
+static int compress_file(const struct pgr_packseg *s, struct pgr_err *err)
 {
-	if (asprintf(&w->path, "%s/%s", d->dir, PGR_PACKSEG_TMP) < 0) {
-		w->path = NULL;
-		return pgr_err_nomem(err);
-	}
-	w->buf = malloc(2 * (size_t)CHUNK);
-	if (w->buf == NULL)
-		return pgr_err_nomem(err);
-	if (pgr_comp_new(&w->comp, &d->spec, err) != PGR_OK || open_file(d, &w->in, name, PGR_COMP_NONE, err) != PGR_OK)
-		return PGR_ERR;
-	w->out = d->sys->openat(d->sys, d->dirfd, PGR_PACKSEG_TMP, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
-				d->file_mode);
-	if (w->out < 0)
-		return pgr_err_sys(err, errno, "could not create file \"%s\"", w->path);
-	if (d->sys->fchmod(d->sys, w->out, d->file_mode) != 0) /* whatever the umask took away */
-		return pgr_err_sys(err, errno, "could not set permissions of file \"%s\"", w->path);
-	return PGR_OK;
-}
+	const struct pgr_packdir *d = s->dir;
+	struct work w = {.out = {.fd = -1}};
+	int rc = pgr_comp_new(&w.comp, &d->spec, err);
 
-/* PGR_OK when nothing went wrong before or does here. */
-static int close_work(const struct pgr_packdir *d, struct work *w, int rc, struct pgr_err *err)
-{
-	if (rc == PGR_OK && sync_fd(d, w->out) != 0)
-		rc = pgr_err_sys(err, errno, "could not fsync file \"%s\"", w->path);
-	if (w->out >= 0 && d->sys->close(d->sys, w->out) != 0 && rc == PGR_OK)
-		rc = pgr_err_sys(err, errno, "could not close file \"%s\"", w->path);
-	pgr_walfile_close(&w->in);
-	pgr_comp_free(w->comp);
-	free(w->buf);
-	free(w->path);
+	if (rc == PGR_OK)
+		rc = open_file(d, &w.in, s->name, PGR_COMP_NONE, err);
+	if (rc == PGR_OK)
+		rc = pgr_packout_open(&w.out, d->sys, d->dirfd, s->tmp, d->file_mode, s->tmp_path, s->buf + CHUNK, err);
+	if (rc == PGR_OK)
+		rc = compress_all(s, &w, err);
+	if (w.out.fd >= 0 && pgr_packout_close(&w.out, rc == PGR_OK, d->sync, err) != PGR_OK)
+		rc = PGR_ERR;
+	pgr_walfile_close(&w.in);
+	pgr_comp_free(w.comp);
 	return rc;
 }
 
-/* Makes the temporary file, durable and looked through. */
-static int make_packed(const struct pgr_packdir *d, const char *name, struct pgr_err *err)
+/* The temporary file, durable and looked through. */
+static int make_packed(const struct pgr_packseg *s, struct pgr_err *err)
 {
-	struct side plain = {name, PGR_COMP_NONE}, packed = {PGR_PACKSEG_TMP, d->spec.method};
-	struct work w = {.out = -1};
-	int rc = open_work(d, &w, name, err);
+	const struct pgr_packdir *d = s->dir;
+	struct side plain = {s->name, PGR_COMP_NONE}, packed = {s->tmp, d->spec.method};
+	int rc;
 
-	if (rc == PGR_OK)
-		rc = compress_all(d, &w, err);
-	if (close_work(d, &w, rc, err) != PGR_OK)
+	if (remove_file(d, s->tmp, err) != PGR_OK || compress_file(s, err) != PGR_OK)
 		return PGR_ERR;
-	rc = compare(d, plain, packed, false, err);
+	rc = compare(s, plain, packed, false, err);
 	if (rc != PGR_MORE)
 		return rc;
 	return pgr_err_set(err, PGR_E_DATA, "what \"%s/%s\" was compressed to does not decompress to the same", d->dir,
-			   name);
-}
-
-static int pack(struct pgr_packdir *d, const char *name, const char *final, struct pgr_err *err)
-{
-	int rc = pgr_packseg_clean(d, err);
-
-	if (rc == PGR_OK)
-		rc = make_packed(d, name, err);
-	if (rc == PGR_OK && d->sys->renameat(d->sys, d->dirfd, PGR_PACKSEG_TMP, d->dirfd, final) != 0)
-		rc = pgr_err_sys(err, errno, "could not rename file \"%s/%s\" to \"%s\"", d->dir, PGR_PACKSEG_TMP,
-				 final);
-	if (rc != PGR_OK) {
-		/* if it stays, the next attempt removes it */
-		d->sys->unlinkat(d->sys, d->dirfd, PGR_PACKSEG_TMP, 0);
-		return PGR_ERR;
-	}
-	if (sync_dir(d, err) != PGR_OK)
-		return PGR_ERR;
-	return remove_file(d, name, err);
+			   s->name);
 }
 
 /* ---- a segment ---- */
 
-/* PGR_MORE: it is not there compressed.  A crash came before the plain file was removed, or somebody copied it here. */
-static int settle_duplicate(struct pgr_packdir *d, pgr_tli tli, pgr_segno seg, const char *name, struct pgr_err *err)
+/*
+ * PGR_MORE: it is not there compressed.  A crash came before the plain file was removed, or somebody copied it here.
+ */
+static int find_duplicate(struct pgr_packseg *s, pgr_tli tli, pgr_segno seg, struct pgr_err *err)
 {
-	char packed[NAME_ROOM];
+	const struct pgr_packdir *d = s->dir;
 	int rc = PGR_MORE;
 
 	for (size_t i = 0; i < NFORMS && rc == PGR_MORE; i++) {
-		segment_name(d, packed, tli, seg, forms[i].suffix);
-		rc = find_file(d, packed, err);
+		segment_name(d, s->packed, tli, seg, forms[i].suffix);
+		rc = find_file(d, s->packed, err);
 		if (rc != PGR_OK)
 			continue;
-		rc = compare(d, (struct side){name, PGR_COMP_NONE}, (struct side){packed, forms[i].method}, false, err);
+		rc = compare(s, (struct side){s->name, PGR_COMP_NONE}, (struct side){s->packed, forms[i].method}, false,
+			     err);
 		if (rc == PGR_MORE)
 			return pgr_err_set(err, PGR_E_DATA, "\"%s/%s\" does not decompress to the content of \"%s\"",
-					   d->dir, packed, name);
-		if (rc == PGR_OK && (sync_file(d, packed, err) != PGR_OK || sync_dir(d, err) != PGR_OK))
-			return PGR_ERR;
-		if (rc == PGR_OK)
-			return remove_file(d, name, err);
+					   d->dir, s->packed, s->name);
 	}
 	return rc;
 }
@@ -361,29 +365,77 @@ static int check_size(const struct pgr_packdir *d, const char *name, struct pgr_
 
 static int check_usable(const struct pgr_packdir *d, struct pgr_err *err)
 {
-	if (!d->failed)
+	if (!atomic_load(&d->failed))
 		return PGR_OK;
 	return pgr_err_set(err, PGR_E_DATA, "nothing is compressed in \"%s\" after an fsync that failed", d->dir);
 }
 
-int pgr_packseg(struct pgr_packdir *d, pgr_tli tli, pgr_segno seg, struct pgr_err *err)
+void pgr_packseg_leave(struct pgr_packseg *s)
 {
-	char name[NAME_ROOM], final[NAME_ROOM];
+	if (s->is_new) /* if it stays, the next attempt removes it */
+		s->dir->sys->unlinkat(s->dir->sys, s->dir->dirfd, s->tmp, 0);
+	s->is_new = false;
+	s->name[0] = '\0';
+}
+
+/* PGR_MORE: there is nothing to do. */
+static int make(struct pgr_packseg *s, pgr_tli tli, pgr_segno seg, struct pgr_err *err)
+{
+	const struct pgr_packdir *d = s->dir;
 	int rc = check_usable(d, err);
 
-	segment_name(d, name, tli, seg, "");
 	if (rc == PGR_OK)
-		rc = check_size(d, name, err);
+		rc = check_size(d, s->name, err);
 	if (rc != PGR_OK)
-		return rc == PGR_MORE ? PGR_OK : PGR_ERR;
-	rc = settle_duplicate(d, tli, seg, name, err);
+		return rc;
+	rc = find_duplicate(s, tli, seg, err);
 	if (rc != PGR_MORE || d->spec.method == PGR_COMP_NONE)
-		return rc == PGR_MORE ? PGR_OK : rc;
-	segment_name(d, final, tli, seg, suffix_of(d->spec.method));
-	if (pack(d, name, final, err) != PGR_OK)
+		return rc;
+	segment_name(d, s->packed, tli, seg, suffix_of(d->spec.method));
+	s->is_new = true;
+	return make_packed(s, err);
+}
+
+int pgr_packseg_make(struct pgr_packseg *s, pgr_tli tli, pgr_segno seg, struct pgr_err *err)
+{
+	int rc;
+
+	segment_name(s->dir, s->name, tli, seg, "");
+	rc = make(s, tli, seg, err);
+	if (rc != PGR_OK)
+		pgr_packseg_leave(s);
+	return rc == PGR_ERR ? PGR_ERR : PGR_OK;
+}
+
+static int settle(struct pgr_packseg *s, struct pgr_err *err)
+{
+	struct pgr_packdir *d = s->dir;
+	bool was_new = s->is_new;
+	int rc;
+
+	if (check_usable(d, err) != PGR_OK)
 		return PGR_ERR;
-	say(d, 0, "compressed segment \"%s\"", final);
+	if (!s->is_new && sync_file(d, s->packed, err) != PGR_OK)
+		return PGR_ERR;
+	rc = find_file(d, s->name, err);
+	if (rc != PGR_OK) /* somebody has moved it away meanwhile, and wants no other */
+		return rc == PGR_MORE ? PGR_OK : PGR_ERR;
+	if (s->is_new && d->sys->renameat(d->sys, d->dirfd, s->tmp, d->dirfd, s->packed) != 0)
+		return pgr_err_sys(err, errno, "could not rename file \"%s\" to \"%s\"", s->tmp_path, s->packed);
+	s->is_new = false;
+	if (sync_dir(d, err) != PGR_OK || remove_file(d, s->name, err) != PGR_OK)
+		return PGR_ERR;
+	if (was_new)
+		say(d, 0, "compressed segment \"%s\"", s->packed);
 	return PGR_OK;
+}
+
+int pgr_packseg_settle(struct pgr_packseg *s, struct pgr_err *err)
+{
+	int rc = s->name[0] != '\0' ? settle(s, err) : PGR_OK;
+
+	pgr_packseg_leave(s);
+	return rc;
 }
 
 /* ---- what pg_receivewal left ---- */
@@ -405,9 +457,10 @@ static int find_complete(const struct pgr_packdir *d, pgr_tli tli, pgr_segno seg
 	return rc;
 }
 
-static int drop_one(struct pgr_packdir *d, struct side whole, struct side part, struct pgr_err *err)
+static int drop_one(const struct pgr_packseg *s, struct side whole, struct side part, struct pgr_err *err)
 {
-	int rc = compare(d, whole, part, true, err);
+	struct pgr_packdir *d = s->dir;
+	int rc = compare(s, whole, part, true, err);
 
 	if (rc == PGR_MORE) {
 		say(d, 1, "\"%s/%s\" is kept: what is in it differs from segment \"%s\"", d->dir, part.name,
@@ -422,8 +475,9 @@ static int drop_one(struct pgr_packdir *d, struct side whole, struct side part, 
 	return PGR_OK;
 }
 
-int pgr_packseg_drop_foreign(struct pgr_packdir *d, pgr_tli tli, pgr_segno seg, struct pgr_err *err)
+int pgr_packseg_drop_foreign(struct pgr_packseg *s, pgr_tli tli, pgr_segno seg, struct pgr_err *err)
 {
+	const struct pgr_packdir *d = s->dir;
 	char whole[NAME_ROOM], part[NAME_ROOM];
 	int rc = check_usable(d, err);
 
@@ -435,7 +489,7 @@ int pgr_packseg_drop_foreign(struct pgr_packdir *d, pgr_tli tli, pgr_segno seg, 
 		if (rc == PGR_OK)
 			rc = find_complete(d, tli, seg, whole, &method, err);
 		if (rc == PGR_OK)
-			rc = drop_one(d, (struct side){whole, method}, (struct side){part, forms[i].method}, err);
+			rc = drop_one(s, (struct side){whole, method}, (struct side){part, forms[i].method}, err);
 		else if (rc == PGR_MORE)
 			rc = PGR_OK;
 	}

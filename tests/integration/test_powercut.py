@@ -9,6 +9,7 @@ import errno
 import gzip
 import os
 import random
+import re
 import signal
 
 import pytest
@@ -407,6 +408,8 @@ def test_no_promise_is_broken_by_any_of_many_cuts(pg, clusters, run, tmp, rng, m
 # ---- a sink that has much to catch up with
 
 BLOCK = 1 << 20
+PLAIN = re.compile("[0-9A-F]{24}")
+SUFFIXES = (".gz", ".lz4", ".zst")
 
 
 def takes_direct_writes(directory):
@@ -478,7 +481,7 @@ def late(pg, clusters, run, tmp):
 
 
 @pytest.mark.parametrize("more", [{}, {"sync_ms": 100}, {"fail": "allocate:3-6:ENOSPC"}], ids=["disk", "slow disk", "full disk"])
-@pytest.mark.parametrize("arguments", [(), ("--synchronous",)], ids=["late", "synchronous"])
+@pytest.mark.parametrize("arguments", [(), ("--synchronous",), ("-Z", "lz4")], ids=["late", "synchronous", "compressed"])
 def test_catching_up(late, rng, arguments, more):
     """Past the page cache, by a thread: what is reported there is durable as well."""
     succeeded(late.receive(*arguments, **more))
@@ -487,16 +490,29 @@ def test_catching_up(late, rng, arguments, more):
     assert powercut.statuses(late.rounds[0].journal())[-1].flushed >= lsn_number(late.end)
 
 
-def test_catching_up_with_cuts(late, rng):
-    """Each run goes on where the power cut left the one before."""
+def left_plain(names):
+    """What the next start will not compress: it goes on behind the newest compressed segment, if there is any."""
+    newest = max((name for name in names if name.endswith(SUFFIXES)), default="G")
+    return {name for name in names if PLAIN.fullmatch(name) and name < newest[:24]}
+
+
+@pytest.mark.parametrize("method", ["none", "lz4", "zstd"])
+def test_catching_up_with_cuts(late, rng, method):
+    """Each run goes on where the power cut left the one before; several threads compress in the order of the WAL."""
     for _ in range(6):
-        receiver = late.receive(kill=rng.randint(10, 40))
+        receiver = late.receive("-Z", method, kill=rng.randint(10, 40) if method == "none" else rng.randint(20, 140))
         if receiver.wait() == 0:
             break
         died_of(receiver, signal.SIGKILL)
         late.cut(rng)
     else:
-        succeeded(late.receive())
+        succeeded(late.receive("-Z", method))
+    for this in late.rounds:
+        journal, disk = this.journal(), this.disk()
+        plain = left_plain(disk.now())
+        for moment in sorted(op.ended + 1 for op in journal.operations(*powercut.NAME_CHANGES) if op.ended):
+            names = disk.play(journal, moment).now()
+            assert left_plain(names) <= plain or not any(n.endswith(SUFFIXES) for n in names), f"at record {moment}"
     assert late.examine(rng, cuts=20) >= lsn_number(late.end)
     assert late.blocks() or not late.direct
 

@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -15,9 +16,11 @@ from pgrtest.place import wait_until
 from pgrtest.programs import failed, succeeded
 from pgrtest.server import wal_segsize
 
+SEGMENT = re.compile("[0-9A-F]{24}")
 METHODS = {"gzip:1": ".gz", "lz4": ".lz4", "zstd:level=3,long": ".zst"}
 SUFFIXES = tuple(METHODS.values())
-UNFINISHED = ("walpack.tmp", wal.AHEAD, *wal.WAITING)  # a killed run leaves them, a restart removes or uses them
+TEMPORARY = ("walpack.tmp", "walpack.1.tmp", "walpack.2.tmp", "walpack.3.tmp")
+UNFINISHED = (*TEMPORARY, wal.AHEAD, *wal.WAITING)  # a killed run leaves them, a restart removes or uses them
 CHECKERS = {".gz": "gzip", ".lz4": "lz4", ".zst": "zstd"}
 
 each_method = pytest.mark.parametrize("method", METHODS)
@@ -92,14 +95,18 @@ def stop(receiver):
     return succeeded(receiver)
 
 
+def segments_of(directory):
+    """In any form, but complete."""
+    return {n[:24] for n in os.listdir(directory) if SEGMENT.match(n) and not n.endswith(".partial")}
+
+
 def receive(run, server, directory, segments, *options):
     """Receives so many segments more, in any form, and stops."""
     receiver = run.start_receivewal("-D", directory, *options, *server.address())
     wait_until(server.senders, "it streams")
-    goal = len({n[:24] for n in os.listdir(directory) if not n.endswith(".partial")}) + segments
+    goal = len(segments_of(directory)) + segments
     fill(server, segments + 1)
-    wait_until(lambda: len({n[:24] for n in os.listdir(directory) if not n.endswith(".partial")}) >= goal,
-               f"{goal} segments are there")
+    wait_until(lambda: len(segments_of(directory)) >= goal, f"{goal} segments are there")
     stop(receiver)
     wait_until(lambda: not server.senders(), "the server has noticed")
     return receiver
@@ -183,12 +190,13 @@ def test_left_behind_by_a_crash(source, run, tmp):
             f.write(read(source.wal_path(name)))
         source.place.give(os.path.join(tmp, name))
     os.unlink(os.path.join(tmp, names[-1] + ".gz"))
-    source.place.give(shutil.copy(source.wal_path(names[-1]), os.path.join(tmp, "walpack.tmp")))
+    for name in TEMPORARY:
+        source.place.give(shutil.copy(source.wal_path(names[-1]), os.path.join(tmp, name)))
     receiver = run.start_receivewal("-D", tmp, "-Z", "lz4", *source.address())
     wait_packed(tmp)
     stop(receiver)
     assert names[-1] + ".lz4" in packed(tmp) and names[-2] + ".gz" in packed(tmp)
-    assert not os.path.exists(os.path.join(tmp, "walpack.tmp"))
+    assert not set(os.listdir(tmp)) & set(TEMPORARY)
     check(tmp, source)
 
 
