@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "backup/bbstream.h"
+#include "backup/controlfile.h"
 #include "backup/delta_kept.h"
 #include "backup/delta_look.h"
 #include "backup/finish.h"
@@ -318,9 +319,23 @@ int pgr_stream_seed_end(struct pgr_run *r, struct pgr_err *err)
 	return PGR_OK;
 }
 
+/*
+ * The server reads the file while others may write it (sendFile in src/backend/backup/basebackup.c), its manifest has
+ * the sum of what was read, and no server starts with it.  Before 9.5 the CRC was another one.
+ */
+static int check_control(const struct pgr_run *r, struct pgr_err *err)
+{
+	if (!pgr_cap_has(r->version, PGR_CAP_PG_WAL) || pgr_controlfile_crc_holds(r->control.data, r->control.len))
+		return PGR_OK;
+	pgr_err_set(err, PGR_E_DATA, "the checksum of file \"global/pg_control\" does not hold");
+	return pgr_err_hint(err, "The server may have read it while it was being written.  Take the backup again.");
+}
+
 /* Bad pages on the server have the last word: the copy is what the server has, and may be all that is left of it. */
 int pgr_stream_seed_verify(struct pgr_run *r, struct pgr_err *err)
 {
+	if (check_control(r, err) != PGR_OK)
+		return PGR_ERR;
 	if (r->check == NULL)
 		return PGR_OK;
 	if (pgr_stream_check_compare(r->check, err) == PGR_OK) {

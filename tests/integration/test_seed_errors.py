@@ -384,3 +384,22 @@ def test_disk_of_the_wal_is_full(primary, run, tmp, target, small_disk):
     failed(run.start_basebackup("-D", target, "--waldir", f"{disk}/wal", "-c", "fast", *primary.address()),
            "No space left")
     nothing_left(tmp, primary, but={"disk"})
+
+
+@pytest.mark.every_major
+@pytest.mark.parametrize("manifest", [True, False], ids=["manifest", "no-manifest"])
+def test_a_torn_pg_control(pg, clusters, run, tmp, manifest):
+    """BASE_BACKUP sends what it reads, and its manifest has the sum of that; no server would start with it."""
+    server = clusters.create(pg).start()
+    target = os.path.join(tmp, "copy")
+    more = [] if manifest else ["--no-manifest"]
+    process = run.start_basebackup("-D", target, "-j1", "-c", "fast", "-r", "4M", *more, *server.address())
+    wait_until(lambda: os.path.exists(os.path.join(target, "base")), "it copies")
+    with open(os.path.join(server.data, "global", "pg_control"), "r+b") as f:
+        whole = f.read()
+        f.seek(100)
+        f.write(bytes(b ^ 1 for b in whole[100:108]))
+    failed(process, "checksum")  # newer minor versions of the server look at it themselves
+    assert not os.path.exists(target)
+    with open(os.path.join(server.data, "global", "pg_control"), "wb") as f:
+        f.write(whole)
