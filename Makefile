@@ -110,6 +110,7 @@ BACKUP_SRC = \
 	backup/lane_local.c \
 	backup/lane_query.c \
 	backup/lane_read.c \
+	backup/lane_sessions.c \
 	backup/lane_sums.c \
 	backup/lane_work.c \
 	backup/lanes.c \
@@ -193,7 +194,7 @@ UNIT_TESTS = \
 	backup/test_bbstream backup/test_controlfile backup/test_copyrows backup/test_delta_choose backup/test_delta_doubt \
 	backup/test_delta_plan backup/test_dirsink backup/test_exclude backup/test_extract \
 	backup/test_filelist backup/test_filesum backup/test_full_label backup/test_incremental \
-	backup/test_inflate backup/test_kept backup/test_lane_delta backup/test_lane_work backup/test_lanes backup/test_layout \
+	backup/test_inflate backup/test_kept backup/test_lane_delta backup/test_lane_sessions backup/test_lane_work backup/test_lanes backup/test_layout \
 	backup/test_listing backup/test_localtree backup/test_lowlevel backup/test_manifest backup/test_manifest_edit \
 	backup/test_olddir backup/test_packer backup/test_pagecheck backup/test_patch backup/test_ratelimit \
 	backup/test_readahead backup/test_recheck \

@@ -108,21 +108,6 @@ static int check_version(struct pgr_run *r, struct pgr_err *err)
 	return PGR_OK;
 }
 
-static int inspect_server(struct pgr_run *r, struct pgr_err *err)
-{
-	if (check_version(r, err) != PGR_OK)
-		return PGR_ERR;
-	if (pgr_client_group_access(r->client, &r->group_access, err) != PGR_OK)
-		return PGR_ERR;
-	if (pgr_client_wal_segment_size(r->client, &r->segment_bytes, err) != PGR_OK)
-		return PGR_ERR;
-	return pgr_client_identify(r->client, &r->id, err);
-}
-
-/* ---- stream or lanes ---- */
-
-#define DEFAULT_LANES 4
-
 /* What only BASE_BACKUP can do; NULL: nothing of that kind is asked for. */
 static const char *needs_stream(const struct pgr_run *r)
 {
@@ -136,6 +121,56 @@ static const char *needs_stream(const struct pgr_run *r)
 		return "compression on the server";
 	return NULL;
 }
+
+/* Its slot is made, or looked at, when the directories are known to be good: see open_wal_stream. */
+static int connect_wal_stream(struct pgr_run *r, struct pgr_err *err)
+{
+	const struct pgr_basebackup_opts *o = r->opts;
+	struct pgr_wal_stream_opts wo = {
+		.slot = o->slot,
+		.create_slot = o->create_slot,
+		.slot_may_exist = o->slot_may_exist || pgr_delta_seed_may_have_slot(r),
+		.temporary_slot = !o->no_slot,
+		.status_interval_ms = o->status_interval_ms,
+		.info = o->info,
+		.warning = o->warning,
+		.notice = o->notice,
+		.arg = o->arg,
+	};
+
+	if (o->wal != PGR_WAL_STREAM)
+		return PGR_OK;
+	return pgr_wal_stream_connect(&r->wal, &wo, r->params, r->sys, r->stop, err);
+}
+
+/*
+ * What is known of the server by its version decides what else is needed of it: that is asked for, and connected to,
+ * at once.  The answers are read in the steps that follow.
+ */
+static int approach_server(struct pgr_run *r, struct pgr_err *err)
+{
+	if (check_version(r, err) != PGR_OK || pgr_client_of_server_ahead(r->client, err) != PGR_OK ||
+	    pgr_delta_seed_check_server_ahead(r, err) != PGR_OK)
+		return PGR_ERR;
+	if (!r->opts->dry_run && connect_wal_stream(r, err) != PGR_OK)
+		return PGR_ERR;
+	if (needs_stream(r) == NULL)
+		pgr_lanes_seed_connect(r);
+	return PGR_OK;
+}
+
+static int inspect_server(struct pgr_run *r, struct pgr_err *err)
+{
+	if (pgr_client_group_access(r->client, &r->group_access, err) != PGR_OK)
+		return PGR_ERR;
+	if (pgr_client_wal_segment_size(r->client, &r->segment_bytes, err) != PGR_OK)
+		return PGR_ERR;
+	return pgr_client_identify(r->client, &r->id, err);
+}
+
+/* ---- stream or lanes ---- */
+
+#define DEFAULT_LANES 4
 
 /* Not what is wrong with us, or a stop. */
 static bool may_fall_back(const struct pgr_run *r, const struct pgr_err *err)
@@ -254,55 +289,37 @@ static int open_wal_dir(struct pgr_run *r, int *fd, char *name, size_t cap, stru
 	return *fd >= 0 ? PGR_OK : pgr_err_sys(err, errno, "could not open directory \"%s\"", name);
 }
 
-static struct pgr_wal_stream_opts wal_stream_opts(const struct pgr_run *r)
+static int set_wal_dir(struct pgr_run *r, struct pgr_err *err)
 {
-	const struct pgr_basebackup_opts *o = r->opts;
-
-	return (struct pgr_wal_stream_opts){
-		.slot = o->slot,
-		.create_slot = o->create_slot,
-		.slot_may_exist = o->slot_may_exist || pgr_delta_seed_may_have_slot(r),
-		.temporary_slot = !o->no_slot,
-		.system_identifier = r->id.system_identifier,
+	struct pgr_wal_stream_dir o = {
 		.segment_bytes = r->segment_bytes,
-		.status_interval_ms = o->status_interval_ms,
 		.file_mode = pgr_layout_file_mode(r->layout),
-		.sync = o->sync && o->sync_method == PGR_SYNC_FSYNC,
-		.info = o->info,
-		.warning = o->warning,
-		.notice = o->notice,
-		.arg = o->arg,
+		.sync = r->opts->sync && r->opts->sync_method == PGR_SYNC_FSYNC,
 	};
+	char name[PATH_MAX + 32];
+	int own;
+
+	if (open_wal_dir(r, &own, name, sizeof(name), err) != PGR_OK)
+		return PGR_ERR;
+	o.name = name;
+	return pgr_wal_stream_set_dir(r->wal, own, &o, err);
 }
 
 /* In a directory that was in use, pg_wal must be emptied before: it comes later. */
 static int open_wal_stream(struct pgr_run *r, struct pgr_err *err)
 {
-	struct pgr_wal_stream_opts wo;
-	char name[PATH_MAX + 32];
-	int own = -1;
-
-	if (r->opts->wal != PGR_WAL_STREAM)
+	if (r->wal == NULL)
 		return PGR_OK;
-	if (r->opts->delta == PGR_DELTA_OFF && open_wal_dir(r, &own, name, sizeof(name), err) != PGR_OK)
+	if (r->opts->delta == PGR_DELTA_OFF && set_wal_dir(r, err) != PGR_OK)
 		return PGR_ERR;
-	wo = wal_stream_opts(r);
-	wo.dir = own >= 0 ? name : NULL;
-	return pgr_wal_stream_open(&r->wal, own, &wo, r->params, r->sys, r->stop, err);
+	return pgr_wal_stream_open(r->wal, r->id.system_identifier, err);
 }
 
 static int start_wal_stream(struct pgr_run *r, struct pgr_err *err)
 {
-	struct pgr_wal_stream_opts wo;
-	char name[PATH_MAX + 32];
-	int own;
-
 	if (r->wal == NULL)
 		return PGR_OK;
-	wo = wal_stream_opts(r);
-	wo.dir = name;
-	if (r->opts->delta != PGR_DELTA_OFF && (open_wal_dir(r, &own, name, sizeof(name), err) != PGR_OK ||
-						pgr_wal_stream_set_dir(r->wal, own, &wo, err) != PGR_OK))
+	if (r->opts->delta != PGR_DELTA_OFF && set_wal_dir(r, err) != PGR_OK)
 		return PGR_ERR;
 	pgr_run_info(r, "starting background WAL receiver");
 	pgr_wal_stream_start(r->wal, r->start, r->start_tli);
@@ -425,6 +442,7 @@ static int seed(struct pgr_run *r, struct pgr_err *err)
 	static step *const all[] = {
 		pgr_delta_seed_open,
 		connect_first,
+		approach_server,
 		inspect_server,
 		pgr_delta_seed_check_server,
 		choose_source,
@@ -452,11 +470,17 @@ static int seed(struct pgr_run *r, struct pgr_err *err)
 static int look(struct pgr_run *r, struct pgr_err *err)
 {
 	static step *const all[] = {
-		pgr_delta_seed_open,	connect_first,
-		inspect_server,		pgr_delta_seed_check_server,
-		choose_source,		pgr_delta_way_choose,
-		pgr_run_prepare_layout, pgr_delta_look_apart,
-		pgr_delta_tell_dry_run, NULL,
+		pgr_delta_seed_open,
+		connect_first,
+		approach_server,
+		inspect_server,
+		pgr_delta_seed_check_server,
+		choose_source,
+		pgr_delta_way_choose,
+		pgr_run_prepare_layout,
+		pgr_delta_look_apart,
+		pgr_delta_tell_dry_run,
+		NULL,
 	};
 
 	pgr_run_phase(r, PGR_PHASE_CONNECT);

@@ -100,6 +100,15 @@ static int check_sizes(struct pgr_run *r, struct pgr_err *err)
 	return pgr_olddir_check_sizes(r->delta.dir, (uint32_t)block, (uint32_t)(segment / block), err);
 }
 
+int pgr_delta_seed_check_server_ahead(struct pgr_run *r, struct pgr_err *err)
+{
+	if (!pgr_delta_seed_is_on(r) || !pgr_cap_has(r->version, PGR_CAP_SQL_READ))
+		return PGR_OK;
+	return pgr_client_show_ahead(r->client, "block_size", err) == PGR_OK
+		       ? pgr_client_show_ahead(r->client, "segment_size", err)
+		       : PGR_ERR;
+}
+
 int pgr_delta_seed_check_server(struct pgr_run *r, struct pgr_err *err)
 {
 	if (!pgr_delta_seed_is_on(r))

@@ -41,7 +41,8 @@ bool pgr_delta_seed_compares(const struct pgr_run *r);
 /* Looks at the data directory; it stays locked until the release. */
 int pgr_delta_seed_open(struct pgr_run *r, struct pgr_err *err) PGR_MUST_USE;
 
-/* After the server was inspected: whether the directory is of its cluster. */
+/* After the server was inspected: whether the directory is of its cluster.  The first one asks ahead, before that. */
+int pgr_delta_seed_check_server_ahead(struct pgr_run *r, struct pgr_err *err) PGR_MUST_USE;
 int pgr_delta_seed_check_server(struct pgr_run *r, struct pgr_err *err) PGR_MUST_USE;
 
 /* Whether it goes on with what an unfinished run has left. */

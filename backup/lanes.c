@@ -13,6 +13,7 @@
 #include "backup/filelist.h"
 #include "backup/lane_files.h"
 #include "backup/lane_read.h"
+#include "backup/lane_sessions.h"
 #include "backup/lane_sums.h"
 #include "backup/lane_work.h"
 #include "backup/ratelimit.h"
@@ -96,51 +97,18 @@ static void fail(struct pgr_lanes *l, const struct pgr_err *err)
 
 /* ---- sessions ---- */
 
-int pgr_lanes_server_id(struct pgr_client *session, struct pgr_buf *out, struct pgr_err *err)
-{
-	struct pgr_result *r;
-	const char *cell;
-	int rc;
-
-	if (pgr_sql_query(session, &r, err,
-			  "SELECT system_identifier || ' ' || pg_catalog.to_char(pg_catalog.pg_postmaster_start_time() "
-			  "AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US') FROM pg_catalog.pg_control_system()") !=
-	    PGR_OK)
-		return PGR_ERR;
-	cell = pgr_result_cell(r, 0, 0, NULL);
-	if (cell == NULL)
-		rc = pgr_err_set(err, PGR_E_PROTOCOL, "the server does not say which one it is");
-	else
-		rc = pgr_buf_puts(out, cell, err);
-	pgr_result_free(r);
-	return rc;
-}
-
 /* PGR_MORE: it is another one, *err says so. */
-static int check_server(const struct pgr_lanes *l, struct pgr_client *c, struct pgr_err *err)
+static int check_id(const struct pgr_lanes *l, const struct pgr_buf *id, struct pgr_err *err)
 {
-	struct pgr_buf id = {0};
-	const char *text;
-	int rc;
-
-	if (l->o.server_id == NULL)
+	if (id->len == strlen(l->o.server_id) && memcmp(id->data, l->o.server_id, id->len) == 0)
 		return PGR_OK;
-	rc = pgr_lanes_server_id(c, &id, err);
-	text = rc == PGR_OK ? pgr_buf_str(&id) : NULL;
-	if (rc == PGR_OK && text == NULL)
-		rc = pgr_err_nomem(err);
-	if (rc == PGR_OK && strcmp(text, l->o.server_id) != 0) {
-		pgr_err_set(err, PGR_E_USAGE,
-			    "a connection led to another server than the one on which the backup was started");
-		pgr_err_hint(err, "Name a single host, or take the backup with --jobs=1.");
-		rc = PGR_MORE;
-	}
-	pgr_buf_fini(&id);
-	return rc;
+	pgr_err_set(err, PGR_E_USAGE,
+		    "a connection led to another server than the one on which the backup was started");
+	pgr_err_hint(err, "Name a single host, or take the backup with --jobs=1.");
+	return PGR_MORE;
 }
 
-/* PGR_MORE: on another server, where nothing may be read; *err says so, and there is no session. */
-static int open_session(struct lane *ln, struct pgr_err *err)
+static int open_new(struct lane *ln, struct pgr_buf *id, struct pgr_err *err)
 {
 	struct pgr_lanes *l = ln->l;
 	int rc;
@@ -149,13 +117,24 @@ static int open_session(struct lane *ln, struct pgr_err *err)
 		rc = l->o.open_session(l->o.arg, &ln->client, err);
 	else
 		rc = pgr_sql_open(&ln->client, l->o.params, l->sys, l->stop, l->o.notice, l->o.arg, err);
-	if (rc != PGR_OK)
-		return rc;
-	rc = check_server(l, ln->client, err);
-	if (rc == PGR_OK)
-		return PGR_OK;
-	pgr_client_free(ln->client);
-	ln->client = NULL;
+	return rc == PGR_OK && l->o.server_id != NULL ? pgr_lanes_server_id(ln->client, id, err) : rc;
+}
+
+/* PGR_MORE: on another server, where nothing may be read; *err says so, and there is no session. */
+static int open_session(struct lane *ln, bool ahead, struct pgr_err *err)
+{
+	struct pgr_lanes *l = ln->l;
+	struct pgr_buf id = {0};
+	int rc = ahead ? pgr_lane_sessions_take(l->o.sessions, ln->number, &ln->client, &id, err)
+		       : open_new(ln, &id, err);
+
+	if (rc == PGR_OK && l->o.server_id != NULL)
+		rc = check_id(l, &id, err);
+	pgr_buf_fini(&id);
+	if (rc != PGR_OK) {
+		pgr_client_free(ln->client);
+		ln->client = NULL;
+	}
 	return rc;
 }
 
@@ -206,8 +185,11 @@ static bool others_opened(struct pgr_lanes *l, bool opened, bool wait)
 /* PGR_MORE: there is no room for this lane, others do the work. */
 static int open_first(struct lane *ln, struct pgr_err *err)
 {
-	int rc = open_session(ln, err);
+	bool ahead = ln->l->o.sessions != NULL;
+	int rc = open_session(ln, ahead, err);
 
+	if (rc == PGR_ERR && ahead && may_retry(err)) /* some time has passed since then */
+		rc = open_session(ln, false, err);
 	if (rc == PGR_OK) {
 		others_opened(ln->l, true, false);
 		return PGR_OK;
@@ -240,7 +222,7 @@ static int open_again(struct lane *ln, struct pgr_err *err)
 			*err = later;
 			return PGR_ERR;
 		}
-		rc = open_session(ln, &later);
+		rc = open_session(ln, false, &later);
 		if (rc == PGR_OK) {
 			tell(l, "lane %u is connected again", ln->number);
 			return PGR_OK;

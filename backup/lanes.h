@@ -35,6 +35,7 @@ struct pgr_buf;
 struct pgr_delta_plan;
 struct pgr_dirsink;
 struct pgr_filelist;
+struct pgr_lane_sessions;
 struct pgr_lanes;
 struct pgr_layout;
 struct pgr_pagecheck;
@@ -60,15 +61,11 @@ struct pgr_lanes_opts {
 	void (*info)(void *arg, const char *line);    /* a lane that was opened again; NULL; from any thread */
 	void (*on_file)(void *arg, const char *path); /* NULL; from any thread */
 	void *arg;
+	struct pgr_lane_sessions
+		*sessions; /* of which there are `jobs`: each lane's first one; NULL: they are opened */
 	/* How a session is opened; NULL: pgr_sql_open with `params` and `notice`. */
 	int (*open_session)(void *arg, struct pgr_client **out, struct pgr_err *err);
 };
-
-/*
- * Appends what tells the server that a session is on from any other one, and from itself after a restart.  With several
- * hosts in a connection string, or one name for several servers, sessions may meet different ones.
- */
-int pgr_lanes_server_id(struct pgr_client *session, struct pgr_buf *out, struct pgr_err *err) PGR_MUST_USE;
 
 /* Everything pointed to outlives the lanes, but the sink: see pgr_lanes_free. */
 int pgr_lanes_new(struct pgr_lanes **out, const struct pgr_lanes_opts *opts, const struct pgr_sys *sys,

@@ -18,6 +18,7 @@
 #include "backup/delta_way.h"
 #include "backup/dirsink.h"
 #include "backup/finish.h"
+#include "backup/lane_sessions.h"
 #include "backup/lanes.h"
 #include "backup/layout.h"
 #include "backup/lowlevel.h"
@@ -59,6 +60,14 @@ static void lane_info(void *arg, const char *line)
 	pgr_run_warning(r, "%s", line);
 }
 
+static void lane_notice(void *arg, const char *text)
+{
+	struct pgr_run *r = arg;
+
+	if (r->opts->notice != NULL)
+		r->opts->notice(r->opts->arg, text);
+}
+
 static int check_options(const struct pgr_run *r, struct pgr_err *err)
 {
 	enum pgr_digest_algo algo;
@@ -85,51 +94,104 @@ static int check_rights(struct pgr_client *c, struct pgr_err *err)
 }
 
 /* Nobody is asked for a password only to find out whether lanes could be used, nor by several lanes at once. */
-static int open_session(struct pgr_run *r, struct pgr_client **c, struct pgr_err *err)
+static int connect_coordinator(struct pgr_run *r, struct pgr_err *err)
 {
 	int (*ask)(void *, char **, struct pgr_err *) = r->params->ask_password;
 	int rc;
 
 	if (r->opts->jobs == 0 && r->opts->delta != PGR_DELTA_HASH)
 		r->params->ask_password = NULL;
-	rc = pgr_sql_open(c, r->params, r->sys, r->stop, r->opts->notice, r->opts->arg, err);
+	rc = pgr_sql_connect(&r->sql, r->params, r->sys, r->stop, r->opts->notice, r->opts->arg, err);
 	r->params->ask_password = rc == PGR_OK ? NULL : ask;
 	return rc;
 }
 
+/* All that must be known of the session: see open_coordinator. */
+static int ask_coordinator_ahead(struct pgr_run *r, struct pgr_err *err)
+{
+	if (pgr_sql_shield_ahead(r->sql, err) != PGR_OK || pgr_sql_may_read_ahead(r->sql, err) != PGR_OK)
+		return PGR_ERR;
+	return pgr_lanes_server_id_ahead(r->sql, err);
+}
+
+void pgr_lanes_seed_connect(struct pgr_run *r)
+{
+	if (check_options(r, &r->sql_err) == PGR_OK && connect_coordinator(r, &r->sql_err) == PGR_OK &&
+	    ask_coordinator_ahead(r, &r->sql_err) == PGR_OK)
+		return;
+	pgr_client_free(r->sql);
+	r->sql = NULL;
+}
+
+/*
+ * Nothing of another server's files belongs into this backup, and it would not show: each lane compares.  The cluster
+ * must be that of the replication connection, since a host list or a balancer may have led elsewhere.
+ */
+static int ask_which_server(struct pgr_run *r, struct pgr_err *err)
+{
+	size_t len = strlen(r->id.system_identifier);
+
+	r->server_id.len = 0;
+	if (pgr_lanes_server_id(r->sql, &r->server_id, err) != PGR_OK)
+		return PGR_ERR;
+	if (pgr_buf_str(&r->server_id) == NULL)
+		return pgr_err_nomem(err);
+	if (r->server_id.len > len && memcmp(r->server_id.data, r->id.system_identifier, len) == 0 &&
+	    r->server_id.data[len] == ' ')
+		return PGR_OK;
+	return pgr_err_set(err, PGR_E_USAGE, "system identifier does not match between SQL and replication connection");
+}
+
+/* From here on the lanes' sessions are opened, whatever else is waited for. */
+static int open_lanes(struct pgr_run *r, struct pgr_err *err)
+{
+	const struct pgr_lane_sessions_opts o = {.n = r->jobs, .params = r->params, .notice = lane_notice, .arg = r};
+
+	return r->sessions != NULL ? PGR_OK : pgr_lane_sessions_start(&r->sessions, &o, r->sys, r->stop, err);
+}
+
+/* With --delta=auto there may be a better way than lanes. */
+static bool are_lanes_certain(const struct pgr_run *r)
+{
+	return r->opts->delta == PGR_DELTA_OFF || r->opts->delta == PGR_DELTA_HASH;
+}
+
+static int check_coordinator(struct pgr_run *r, struct pgr_err *err)
+{
+	if (check_rights(r->sql, err) != PGR_OK || ask_which_server(r, err) != PGR_OK)
+		return PGR_ERR;
+	return are_lanes_certain(r) ? open_lanes(r, err) : PGR_OK;
+}
+
+/* What the first answer allows is done while the second one is on its way. */
 static int open_coordinator(struct pgr_run *r, struct pgr_err *err)
 {
+	struct pgr_result *mark;
 	struct pgr_client *c;
 
-	if (open_session(r, &c, err) != PGR_OK)
+	if (pgr_sql_shield(r->sql, &mark, err) != PGR_OK)
 		return PGR_ERR;
-	if (check_rights(c, err) != PGR_OK) {
-		pgr_client_free(c);
+	if (check_coordinator(r, err) != PGR_OK) {
+		pgr_result_free(mark);
 		return PGR_ERR;
 	}
+	if (pgr_sql_confirm(r->sql, mark, err) != PGR_OK)
+		return PGR_ERR;
+	c = r->sql;
+	r->sql = NULL;
 	if (pgr_lowlevel_new(&r->lowlevel, c, err) != PGR_OK)
 		return PGR_ERR;
 	return r->opts->verify_transfer ? pgr_lowlevel_verify(r->lowlevel, lane_info, r, err) : PGR_OK;
 }
 
-/* The coordinator must talk to the cluster of the replication connection: a host list or a balancer may have led
- * elsewhere. */
-static int check_same_cluster(struct pgr_run *r, struct pgr_err *err)
+static void close_sessions(struct pgr_run *r)
 {
-	struct pgr_result *res;
-	const char *id;
-	int rc;
-
-	if (pgr_sql_query(pgr_lowlevel_client(r->lowlevel), &res, err,
-			  "SELECT system_identifier::text FROM pg_control_system()") != PGR_OK)
-		return PGR_ERR;
-	id = pgr_result_cell(res, 0, 0, NULL);
-	rc = id != NULL && strcmp(id, r->id.system_identifier) == 0
-		     ? PGR_OK
-		     : pgr_err_set(err, PGR_E_USAGE,
-				   "system identifier does not match between SQL and replication connection");
-	pgr_result_free(res);
-	return rc;
+	pgr_lane_sessions_free(r->sessions);
+	r->sessions = NULL;
+	pgr_client_free(r->sql);
+	r->sql = NULL;
+	pgr_lowlevel_free(r->lowlevel);
+	r->lowlevel = NULL;
 }
 
 static int parse_setting(const struct pgr_result *res, unsigned col, uint32_t *out, struct pgr_err *err)
@@ -141,6 +203,9 @@ static int parse_setting(const struct pgr_result *res, unsigned col, uint32_t *o
 	return PGR_OK;
 }
 
+static const char page_settings[] = "SELECT current_setting('data_checksums'), current_setting('block_size'), setting"
+				    " FROM pg_settings WHERE name = 'segment_size'";
+
 /* Checks pages as BASE_BACKUP does: only where the cluster has checksums. */
 static int prepare_page_check(struct pgr_run *r, struct pgr_err *err)
 {
@@ -151,9 +216,7 @@ static int prepare_page_check(struct pgr_run *r, struct pgr_err *err)
 
 	if (!r->opts->verify_checksums)
 		return PGR_OK;
-	if (pgr_sql_query(pgr_lowlevel_client(r->lowlevel), &res, err,
-			  "SELECT current_setting('data_checksums'), current_setting('block_size'), setting"
-			  " FROM pg_settings WHERE name = 'segment_size'") != PGR_OK)
+	if (pgr_sql_query(pgr_lowlevel_client(r->lowlevel), &res, err, "%s", page_settings) != PGR_OK)
 		return PGR_ERR;
 	on = pgr_result_cell(res, 0, 0, NULL);
 	rc = parse_setting(res, 1, &page_bytes, err);
@@ -167,12 +230,52 @@ static int prepare_page_check(struct pgr_run *r, struct pgr_err *err)
 
 int pgr_lanes_seed_open(struct pgr_run *r, struct pgr_err *err)
 {
-	if (check_options(r, err) == PGR_OK && open_coordinator(r, err) == PGR_OK &&
-	    check_same_cluster(r, err) == PGR_OK)
+	if (r->sql == NULL)
+		*err = r->sql_err;
+	else if (open_coordinator(r, err) == PGR_OK)
 		return PGR_OK;
-	pgr_lowlevel_free(r->lowlevel);
-	r->lowlevel = NULL;
+	close_sessions(r);
 	return PGR_ERR;
+}
+
+/* The timeline of the checkpoint that the backup starts from; what backup_label says is not known before the end. */
+static const char start_timeline[] = "SELECT timeline_id::text FROM pg_catalog.pg_control_checkpoint()";
+
+static int ask_start_timeline(struct pgr_run *r, struct pgr_err *err)
+{
+	struct pgr_result *res;
+	const char *tli;
+	size_t len;
+	int rc = PGR_OK;
+
+	if (pgr_sql_query(pgr_lowlevel_client(r->lowlevel), &res, err, "%s", start_timeline) != PGR_OK)
+		return PGR_ERR;
+	tli = pgr_result_cell(res, 0, 0, &len);
+	if (tli == NULL || !pgr_num_u32(tli, len, &r->start_tli) || r->start_tli == 0)
+		rc = pgr_err_set(err, PGR_E_PROTOCOL, "the server does not say on which timeline it is");
+	pgr_result_free(res);
+	return rc;
+}
+
+/* In the order in which start_backup wants to know it. */
+static int ask_start_ahead(struct pgr_run *r, struct pgr_err *err)
+{
+	struct pgr_client *c = pgr_lowlevel_client(r->lowlevel);
+
+	if (pgr_lowlevel_start_ahead(r->lowlevel, r->opts->label, r->opts->fast_checkpoint, err) != PGR_OK ||
+	    pgr_sql_ask_ahead(c, err, "%s", start_timeline) != PGR_OK)
+		return PGR_ERR;
+	if (r->opts->verify_checksums && pgr_sql_ask_ahead(c, err, "%s", page_settings) != PGR_OK)
+		return PGR_ERR;
+	return pgr_lowlevel_list_ahead(r->lowlevel, err);
+}
+
+static int start_backup(struct pgr_run *r, struct pgr_err *err)
+{
+	if (ask_start_ahead(r, err) != PGR_OK ||
+	    pgr_lowlevel_start(r->lowlevel, r->opts->label, r->opts->fast_checkpoint, &r->start, err) != PGR_OK)
+		return PGR_ERR;
+	return ask_start_timeline(r, err) == PGR_OK ? prepare_page_check(r, err) : PGR_ERR;
 }
 
 /*
@@ -182,33 +285,14 @@ int pgr_lanes_seed_open(struct pgr_run *r, struct pgr_err *err)
  */
 static int start_and_list(struct pgr_run *r, struct pgr_err *err)
 {
-	if (pgr_lowlevel_start(r->lowlevel, r->opts->label, r->opts->fast_checkpoint, &r->start, err) != PGR_OK)
+	if (start_backup(r, err) != PGR_OK)
 		return PGR_ERR;
 	if (pgr_lowlevel_list(r->lowlevel, &r->list, err) == PGR_OK)
 		return PGR_OK;
 	if (err->cls != PGR_E_USAGE || r->opts->jobs != 0)
 		return PGR_ERR;
-	pgr_lowlevel_free(r->lowlevel);
-	r->lowlevel = NULL;
+	close_sessions(r);
 	return PGR_MORE;
-}
-
-/* The timeline of the checkpoint that the backup starts from; what backup_label says is not known before the end. */
-static int ask_start_timeline(struct pgr_run *r, struct pgr_err *err)
-{
-	struct pgr_result *res;
-	const char *tli;
-	size_t len;
-	int rc = PGR_OK;
-
-	if (pgr_sql_query(pgr_lowlevel_client(r->lowlevel), &res, err,
-			  "SELECT timeline_id::text FROM pg_catalog.pg_control_checkpoint()") != PGR_OK)
-		return PGR_ERR;
-	tli = pgr_result_cell(res, 0, 0, &len);
-	if (tli == NULL || !pgr_num_u32(tli, len, &r->start_tli) || r->start_tli == 0)
-		rc = pgr_err_set(err, PGR_E_PROTOCOL, "the server does not say on which timeline it is");
-	pgr_result_free(res);
-	return rc;
 }
 
 /* The run's first connection is of no use to lanes: idle, it would only time out (idle_session_timeout). */
@@ -225,6 +309,8 @@ static int lanes_start(struct pgr_run *r, struct pgr_err *err)
 	int rc;
 
 	drop_first_connection(r);
+	if (open_lanes(r, err) != PGR_OK)
+		return PGR_ERR;
 	rc = start_and_list(r, err);
 	if (rc == PGR_MORE) {
 		pgr_run_info(r, "copying through one stream: %s", err->msg);
@@ -234,11 +320,11 @@ static int lanes_start(struct pgr_run *r, struct pgr_err *err)
 			return PGR_ERR;
 		return pgr_run_reconnect(r, err) == PGR_OK ? r->source->start(r, err) : PGR_ERR;
 	}
-	if (rc != PGR_OK || ask_start_timeline(r, err) != PGR_OK)
+	if (rc != PGR_OK)
 		return PGR_ERR;
 	if (!r->list.has_control)
 		return pgr_err_set(err, PGR_E_PROTOCOL, "the server's data directory has no file \"%s\"", CONTROL_NAME);
-	if (prepare_page_check(r, err) != PGR_OK || pgr_lowlevel_tablespaces(r->lowlevel, &list, &n, err) != PGR_OK)
+	if (pgr_lowlevel_tablespaces(r->lowlevel, &list, &n, err) != PGR_OK)
 		return PGR_ERR;
 	r->progress.tablespaces = (unsigned)n;
 	r->progress.total_bytes = r->list.total_bytes;
@@ -364,23 +450,6 @@ static int tick(void *arg, struct pgr_err *err)
 	return pgr_lowlevel_check(r->lowlevel, err);
 }
 
-static void lane_notice(void *arg, const char *text)
-{
-	struct pgr_run *r = arg;
-
-	if (r->opts->notice != NULL)
-		r->opts->notice(r->opts->arg, text);
-}
-
-/* Nothing of another server's files belongs into this backup, and it would not show. */
-static int ask_which_server(struct pgr_run *r, struct pgr_err *err)
-{
-	r->server_id.len = 0;
-	if (pgr_lanes_server_id(pgr_lowlevel_client(r->lowlevel), &r->server_id, err) != PGR_OK)
-		return PGR_ERR;
-	return pgr_buf_str(&r->server_id) != NULL ? PGR_OK : pgr_err_nomem(err);
-}
-
 static int run_lanes(struct pgr_run *r, struct pgr_err *err)
 {
 	struct pgr_lanes_opts lo = {
@@ -392,6 +461,7 @@ static int run_lanes(struct pgr_run *r, struct pgr_err *err)
 		.pool = r->pool,
 		.sink = r->sink,
 		.params = r->params,
+		.server_id = (const char *)r->server_id.data,
 		.digest = digest_of(r),
 		.pages = r->pages,
 		.verify_transfer = r->opts->verify_transfer,
@@ -399,11 +469,9 @@ static int run_lanes(struct pgr_run *r, struct pgr_err *err)
 		.notice = lane_notice,
 		.info = lane_info,
 		.arg = r,
+		.sessions = r->sessions,
 	};
 
-	if (ask_which_server(r, err) != PGR_OK)
-		return PGR_ERR;
-	lo.server_id = pgr_buf_str(&r->server_id);
 	r->rate = lo.max_rate_bytes;
 	r->copy_began_ms = r->sys->mono_ms(r->sys);
 	if (pgr_lanes_new(&r->lanes, &lo, r->sys, r->stop, err) != PGR_OK)
@@ -437,7 +505,7 @@ int pgr_lanes_seed_compare(struct pgr_run *r, struct pgr_err *err)
 	size_t n;
 
 	drop_first_connection(r);
-	if (pgr_lowlevel_list(r->lowlevel, &r->list, err) != PGR_OK ||
+	if (open_lanes(r, err) != PGR_OK || pgr_lowlevel_list(r->lowlevel, &r->list, err) != PGR_OK ||
 	    pgr_lowlevel_tablespaces(r->lowlevel, &list, &n, err) != PGR_OK ||
 	    pgr_layout_prepare_tablespaces(r->layout, list, n, err) != PGR_OK)
 		return PGR_ERR;
@@ -531,7 +599,7 @@ void pgr_lanes_seed_release(struct pgr_run *r)
 {
 	pgr_lanes_free(r->lanes);
 	r->lanes = NULL;
-	pgr_lowlevel_free(r->lowlevel);
+	close_sessions(r);
 	pgr_buf_fini(&r->server_id);
 	pgr_pagecheck_free(r->pages);
 	pgr_filelist_fini(&r->list);

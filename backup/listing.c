@@ -40,11 +40,18 @@ static bool parse_oid(const char *s, size_t len, uint32_t *oid)
 	return len > 0 && s[0] != '0' && pgr_num_u32(s, len, oid);
 }
 
+static const char tblspc_names[] = "SELECT n FROM pg_ls_dir('pg_tblspc', true, false) n";
+
+int pgr_listing_tablespaces_ahead(struct pgr_client *c, struct pgr_err *err)
+{
+	return pgr_sql_ask_ahead(c, err, "%s", tblspc_names);
+}
+
 /* Appends the names of pg_tblspc's entries that are oids, with commas. */
 static int find_oids(struct pgr_client *c, struct pgr_buf *oids, struct pgr_err *err)
 {
 	struct pgr_result *r;
-	int rc = pgr_sql_query(c, &r, err, "SELECT n FROM pg_ls_dir('pg_tblspc', true, false) n");
+	int rc = pgr_sql_query(c, &r, err, "%s", tblspc_names);
 
 	if (rc != PGR_OK)
 		return rc;
@@ -237,24 +244,8 @@ static int take_row(void *arg, const struct pgr_row *row, struct pgr_err *err)
 	return w->damaged ? PGR_OK : take_file(w, row, err);
 }
 
-/* The query itself may have been damaged on its way; that the server says yes to it means nothing. */
-static int ask_walk(struct pgr_client *c, struct walk *w, const struct pgr_buf *text, struct pgr_err *err)
-{
-	struct pgr_buf wrapped = {0};
-	int rc;
-
-	if (w->sum == NULL)
-		return pgr_sql_rows(c, text, 4, take_row, w, err);
-	rc = pgr_rowsum_wrap(&wrapped, w->sum->algo, text, 4, err);
-	w->text = &wrapped;
-	if (rc == PGR_OK)
-		rc = pgr_sql_rows(c, &wrapped, 5, take_row, w, err);
-	w->text = NULL;
-	pgr_buf_fini(&wrapped);
-	return rc == PGR_OK && w->damaged ? PGR_MORE : rc;
-}
-
-static int walk_tree(struct pgr_client *c, struct walk *w, struct pgr_err *err)
+/* The query for the walk, with a digest where one is wanted. */
+static int walk_text(const struct walk *w, struct pgr_buf *out, struct pgr_err *err)
 {
 	struct pgr_buf dirs = {0}, text = {0};
 	const char *list;
@@ -268,14 +259,25 @@ static int walk_tree(struct pgr_client *c, struct walk *w, struct pgr_err *err)
 	if (rc == PGR_OK && list == NULL)
 		rc = pgr_err_nomem(err);
 	if (rc == PGR_OK)
-		rc = pgr_buf_printf(&text, err, walk, DEPTH_MAX, list);
-	if (rc == PGR_OK)
-		rc = ask_walk(c, w, &text, err);
-	if (rc == PGR_OK)
-		rc = pgr_filelist_finish(w->list, err);
+		rc = pgr_buf_printf(w->sum != NULL ? &text : out, err, walk, DEPTH_MAX, list);
+	if (rc == PGR_OK && w->sum != NULL)
+		rc = pgr_rowsum_wrap(out, w->sum->algo, &text, 4, err);
 	pgr_buf_fini(&dirs);
 	pgr_buf_fini(&text);
 	return rc;
+}
+
+/* The query itself may have been damaged on its way; that the server says yes to it means nothing. */
+static int walk_tree(struct pgr_client *c, struct walk *w, const struct pgr_buf *text, struct pgr_err *err)
+{
+	int rc;
+
+	w->text = text;
+	rc = pgr_sql_rows(c, text, w->sum != NULL ? 5 : 4, take_row, w, err);
+	w->text = NULL;
+	if (rc == PGR_OK && w->damaged)
+		rc = PGR_MORE;
+	return rc == PGR_OK ? pgr_filelist_finish(w->list, err) : rc;
 }
 
 /* ---- directories and files of the server's settings, in the data directory ---- */
@@ -296,12 +298,13 @@ static char **place_of(struct dirs *d, const char *name)
 }
 
 /* pg_settings leaves out what a role may not see, where SHOW would fail. */
+static const char settings[] = "SELECT name, setting FROM pg_settings"
+			       " WHERE name IN ('data_directory', 'stats_temp_directory', 'ssl_key_file')";
+
 static int ask_dirs(struct pgr_client *c, struct dirs *d, struct pgr_err *err)
 {
 	struct pgr_result *r;
-	int rc = pgr_sql_query(c, &r, err,
-			       "SELECT name, setting FROM pg_settings"
-			       " WHERE name IN ('data_directory', 'stats_temp_directory', 'ssl_key_file')");
+	int rc = pgr_sql_query(c, &r, err, "%s", settings);
 
 	if (rc != PGR_OK)
 		return rc;
@@ -497,16 +500,30 @@ static int check_all_names(struct pgr_client *c, const struct pgr_filelist *l, s
 	return rc;
 }
 
+/* All questions at once; those about the settings first. */
+static int ask_all_ahead(struct pgr_client *c, const struct walk *w, const struct pgr_buf *text, struct pgr_err *err)
+{
+	for (int i = 0; i < (w->sum != NULL ? 2 : 1); i++)
+		if (pgr_sql_ask_ahead(c, err, "%s", settings) != PGR_OK)
+			return PGR_ERR;
+	return pgr_client_ask_ahead(c, text, err);
+}
+
 int pgr_listing_files(struct pgr_client *c, const struct pgr_bb_tablespace *tablespaces, size_t n,
 		      struct pgr_rowsum *sum, struct pgr_filelist *out, struct pgr_err *err)
 {
 	struct walk w = {
 		.list = out, .server_version = pgr_client_version(c), .tablespaces = tablespaces, .n = n, .sum = sum};
 	struct dirs d = {0};
-	int rc = sum != NULL ? ask_dirs_twice(c, &d, err) : ask_dirs(c, &d, err);
+	struct pgr_buf text = {0};
+	int rc = walk_text(&w, &text, err);
 
 	if (rc == PGR_OK)
-		rc = walk_tree(c, &w, err);
+		rc = ask_all_ahead(c, &w, &text, err);
+	if (rc == PGR_OK)
+		rc = sum != NULL ? ask_dirs_twice(c, &d, err) : ask_dirs(c, &d, err);
+	if (rc == PGR_OK)
+		rc = walk_tree(c, &w, &text, err);
 	if (rc == PGR_OK) {
 		empty_dirs(out, &d, &w);
 		mark_key(out, d.key);
@@ -515,5 +532,6 @@ int pgr_listing_files(struct pgr_client *c, const struct pgr_bb_tablespace *tabl
 	if (rc == PGR_ERR && err->cls == PGR_E_SERVER)
 		pgr_err_prefix(err, "could not list the server's files");
 	dirs_fini(&d);
+	pgr_buf_fini(&text);
 	return rc;
 }

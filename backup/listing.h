@@ -32,6 +32,8 @@ struct pgr_rowsum;
  */
 int pgr_listing_tablespaces(struct pgr_client *c, struct pgr_bb_tablespace **list, size_t *n,
 			    struct pgr_err *err) PGR_MUST_USE;
+/* Asks ahead (pgr_client_ask_ahead) for the first of what it asks. */
+int pgr_listing_tablespaces_ahead(struct pgr_client *c, struct pgr_err *err) PGR_MUST_USE;
 void pgr_listing_tablespaces_free(struct pgr_bb_tablespace *list, size_t n);
 
 /* A tablespace, or its link, that goes away between two looks at it: how often to look, and whether that was it. */

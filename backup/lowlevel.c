@@ -147,6 +147,21 @@ static int ask_row(struct pgr_lowlevel *l, const struct pgr_buf *text, struct on
 	return sums && !r->holds ? PGR_MORE : PGR_OK;
 }
 
+/* As ask_row, but that the answer is read later. */
+static int ask_row_ahead(struct pgr_lowlevel *l, const struct pgr_buf *text, unsigned cols, struct pgr_err *err)
+{
+	struct pgr_buf wrapped = {0};
+	int rc;
+
+	if (l->sum.algo == PGR_ROWSUM_NONE)
+		return pgr_client_ask_ahead(l->c, text, err);
+	rc = pgr_rowsum_wrap(&wrapped, l->sum.algo, text, cols, err);
+	if (rc == PGR_OK)
+		rc = pgr_client_ask_ahead(l->c, &wrapped, err);
+	pgr_buf_fini(&wrapped);
+	return rc;
+}
+
 static bool cell_is_lsn(const struct pgr_buf *cell, pgr_lsn *out)
 {
 	return pgr_lsn_parse((const char *)cell->data, cell->len, out) && *out != PGR_LSN_INVALID;
@@ -163,6 +178,17 @@ static int start_command(int server_version, const char *label, bool fast, struc
 	    pgr_sql_literal(text, label, strlen(label), err) != PGR_OK)
 		return PGR_ERR;
 	return pgr_buf_printf(text, err, ", %s%s)", fast ? "true" : "false", renamed ? "" : ", false");
+}
+
+int pgr_lowlevel_start_ahead(struct pgr_lowlevel *l, const char *label, bool fast, struct pgr_err *err)
+{
+	struct pgr_buf text = {0};
+	int rc = start_command(pgr_client_version(l->c), label, fast, &text, err);
+
+	if (rc == PGR_OK)
+		rc = ask_row_ahead(l, &text, 1, err);
+	pgr_buf_fini(&text);
+	return rc;
 }
 
 int pgr_lowlevel_start(struct pgr_lowlevel *l, const char *label, bool fast, pgr_lsn *start, struct pgr_err *err)
@@ -225,6 +251,11 @@ int pgr_lowlevel_tablespaces(struct pgr_lowlevel *l, const struct pgr_bb_tablesp
 	*list = l->tablespaces;
 	*n = l->ntablespaces;
 	return PGR_OK;
+}
+
+int pgr_lowlevel_list_ahead(struct pgr_lowlevel *l, struct pgr_err *err)
+{
+	return l->ntablespaces == 0 ? pgr_listing_tablespaces_ahead(l->c, err) : PGR_OK;
 }
 
 int pgr_lowlevel_list(struct pgr_lowlevel *l, struct pgr_filelist *out, struct pgr_err *err)

@@ -43,6 +43,13 @@ int pgr_lowlevel_verify(struct pgr_lowlevel *l, void (*info)(void *arg, const ch
 int pgr_lowlevel_start(struct pgr_lowlevel *l, const char *label, bool fast, pgr_lsn *start,
 		       struct pgr_err *err) PGR_MUST_USE;
 
+/*
+ * Each asks ahead (pgr_client_ask_ahead) for the first that the function of its name asks: the start with the same
+ * arguments.  The server takes up one after the other, so what is asked ahead behind the start is true after it.
+ */
+int pgr_lowlevel_start_ahead(struct pgr_lowlevel *l, const char *label, bool fast, struct pgr_err *err) PGR_MUST_USE;
+int pgr_lowlevel_list_ahead(struct pgr_lowlevel *l, struct pgr_err *err) PGR_MUST_USE;
+
 /* The tablespaces as BASE_BACKUP lists them (oid, location; sizes -1), the data directory last. Freed with the
  * lowlevel. */
 int pgr_lowlevel_tablespaces(struct pgr_lowlevel *l, const struct pgr_bb_tablespace **list, size_t *n,

@@ -23,6 +23,7 @@ struct pgr_archive;
 struct pgr_bb_tablespace;
 struct pgr_bbstream;
 struct pgr_dirsink;
+struct pgr_lane_sessions;
 struct pgr_lanes;
 struct pgr_layout;
 struct pgr_lowlevel;
@@ -95,8 +96,11 @@ struct pgr_run {
 	uint64_t rate;	/* bytes a second; 0: not limited */
 	int rate_steps; /* of opts->rate_steps, obeyed so far */
 	int64_t copy_began_ms;
+	struct pgr_client *sql; /* the coordinator's session, until it is `lowlevel`; NULL: none, because of */
+	struct pgr_err sql_err;
 	struct pgr_lowlevel *lowlevel;
 	struct pgr_buf server_id; /* which server that is */
+	struct pgr_lane_sessions *sessions;
 	struct pgr_filelist list;
 	struct pgr_pagecheck *pages;
 	struct pgr_lanes *lanes;
@@ -116,6 +120,12 @@ int pgr_run_reconnect(struct pgr_run *r, struct pgr_err *err) PGR_MUST_USE;
 
 /* Makes or checks the directories (pgr_layout_prepare), in place of a layout that was prepared before. */
 int pgr_run_prepare_layout(struct pgr_run *r, struct pgr_err *err) PGR_MUST_USE;
+
+/*
+ * Opens the session that the lanes need first, which pgr_lanes_seed_open then looks at; nothing has gone wrong before
+ * that says so.
+ */
+void pgr_lanes_seed_connect(struct pgr_run *r);
 
 /*
  * Opens what the lanes need and sees whether they may be used on this server by this role: before anything was made.

@@ -72,6 +72,21 @@ int pgr_sql_query(struct pgr_client *c, struct pgr_result **out, struct pgr_err 
 	return rc;
 }
 
+int pgr_sql_ask_ahead(struct pgr_client *c, struct pgr_err *err, const char *fmt, ...)
+{
+	struct pgr_buf text = {0};
+	va_list ap;
+	int rc;
+
+	va_start(ap, fmt);
+	rc = format(&text, fmt, ap, err);
+	va_end(ap);
+	if (rc == PGR_OK)
+		rc = pgr_client_ask_ahead(c, &text, err);
+	pgr_buf_fini(&text);
+	return rc;
+}
+
 static int wrong_columns(unsigned got, unsigned cols, struct pgr_err *err)
 {
 	return pgr_err_set(err, PGR_E_PROTOCOL, "the server answered with %u columns instead of %u", got, cols);
@@ -116,7 +131,7 @@ int pgr_sql_rows(struct pgr_client *c, const struct pgr_buf *text, unsigned cols
 		 struct pgr_err *err)
 {
 	int wake = pgr_client_set_wake(c, -1);
-	int rc = pgr_client_send(c, text, err);
+	int rc = pgr_client_ask(c, text, err);
 
 	if (rc == PGR_OK)
 		rc = read_rows(c, cols, fn, arg, err);
@@ -199,45 +214,78 @@ static int check_same(struct pgr_client *c, const struct pgr_result *a, const st
 	return PGR_OK;
 }
 
-int pgr_sql_prepare(struct pgr_client *c, struct pgr_err *err)
+/* Always PGR_ERR. */
+static int not_set_up(struct pgr_err *err)
 {
-	struct pgr_result *first = NULL, *second = NULL;
-	int rc;
+	if (err->cls == PGR_E_SERVER)
+		pgr_err_prefix(err, "could not set up an SQL session");
+	return PGR_ERR;
+}
 
+int pgr_sql_shield_ahead(struct pgr_client *c, struct pgr_err *err)
+{
+	return pgr_cap_has(pgr_client_version(c), PGR_CAP_SQL_READ) ? pgr_sql_ask_ahead(c, err, "%s", shield) : PGR_OK;
+}
+
+/* The second question is not asked before the first one was answered: a pooler would keep both on one server. */
+int pgr_sql_shield(struct pgr_client *c, struct pgr_result **mark, struct pgr_err *err)
+{
+	*mark = NULL;
 	if (!pgr_cap_has(pgr_client_version(c), PGR_CAP_SQL_READ))
 		return PGR_OK;
-	rc = pgr_sql_query(c, &first, err, "%s", shield);
+	if (pgr_sql_query(c, mark, err, "%s", shield) == PGR_OK && check_pid(c, *mark, err) == PGR_OK &&
+	    pgr_sql_ask_ahead(c, err, "%s", still_there) == PGR_OK)
+		return PGR_OK;
+	pgr_result_free(*mark);
+	*mark = NULL;
+	return not_set_up(err);
+}
+
+int pgr_sql_confirm(struct pgr_client *c, struct pgr_result *mark, struct pgr_err *err)
+{
+	struct pgr_result *again = NULL;
+	int rc;
+
+	if (mark == NULL)
+		return PGR_OK;
+	rc = pgr_sql_query(c, &again, err, "%s", still_there);
 	if (rc == PGR_OK)
-		rc = check_pid(c, first, err);
+		rc = check_pid(c, again, err);
 	if (rc == PGR_OK)
-		rc = pgr_sql_query(c, &second, err, "%s", still_there);
-	if (rc == PGR_OK)
-		rc = check_pid(c, second, err);
-	if (rc == PGR_OK)
-		rc = check_same(c, first, second, err);
-	if (rc == PGR_ERR && err->cls == PGR_E_SERVER)
-		pgr_err_prefix(err, "could not set up an SQL session");
-	pgr_result_free(first);
-	pgr_result_free(second);
-	return rc;
+		rc = check_same(c, mark, again, err);
+	pgr_result_free(again);
+	pgr_result_free(mark);
+	return rc == PGR_OK ? PGR_OK : not_set_up(err);
+}
+
+int pgr_sql_prepare(struct pgr_client *c, struct pgr_err *err)
+{
+	struct pgr_result *mark;
+
+	return pgr_sql_shield(c, &mark, err) == PGR_OK ? pgr_sql_confirm(c, mark, err) : PGR_ERR;
+}
+
+int pgr_sql_connect(struct pgr_client **out, struct pgr_conn_params *params, const struct pgr_sys *sys,
+		    struct pgr_stop *stop, pgr_notice_fn *notice, void *notice_arg, struct pgr_err *err)
+{
+	struct pgr_transport *t;
+
+	*out = NULL;
+	if (pgr_transport_open(&t, sys, stop, params, PGR_CONN_SQL, err) != PGR_OK)
+		return PGR_ERR;
+	return pgr_client_new(out, t, sys, notice, notice_arg, err);
 }
 
 int pgr_sql_open(struct pgr_client **out, struct pgr_conn_params *params, const struct pgr_sys *sys,
 		 struct pgr_stop *stop, pgr_notice_fn *notice, void *notice_arg, struct pgr_err *err)
 {
-	struct pgr_transport *t;
-	struct pgr_client *c;
-
+	if (pgr_sql_connect(out, params, sys, stop, notice, notice_arg, err) != PGR_OK)
+		return PGR_ERR;
+	if (pgr_sql_prepare(*out, err) == PGR_OK)
+		return PGR_OK;
+	pgr_client_free(*out);
 	*out = NULL;
-	if (pgr_transport_open(&t, sys, stop, params, PGR_CONN_SQL, err) != PGR_OK ||
-	    pgr_client_new(&c, t, sys, notice, notice_arg, err) != PGR_OK)
-		return PGR_ERR;
-	if (pgr_sql_prepare(c, err) != PGR_OK) {
-		pgr_client_free(c);
-		return PGR_ERR;
-	}
-	*out = c;
-	return PGR_OK;
+	return PGR_ERR;
 }
 
 /* ---- what it may do ---- */
@@ -266,15 +314,25 @@ static const char *const *functions_of(int server_version)
 	return pgr_cap_has(server_version, PGR_CAP_BACKUP_START) ? functions : functions_before_15;
 }
 
+#define RIGHTS                                                                                                         \
+	"SELECT current_user, current_setting('is_superuser'), f,"                                                     \
+	" has_function_privilege('pg_catalog.' || f, 'EXECUTE')"                                                       \
+	" FROM (VALUES ('%s'), ('%s'), ('%s'), ('%s'), ('%s')) v (f)"
+
 static int ask_rights(struct pgr_client *c, struct pgr_result **out, struct pgr_err *err)
 {
 	const char *const *f = functions_of(pgr_client_version(c));
 
-	return pgr_sql_query(c, out, err,
-			     "SELECT current_user, current_setting('is_superuser'), f,"
-			     " has_function_privilege('pg_catalog.' || f, 'EXECUTE')"
-			     " FROM (VALUES ('%s'), ('%s'), ('%s'), ('%s'), ('%s')) v (f)",
-			     f[0], f[1], f[2], f[3], f[4]);
+	return pgr_sql_query(c, out, err, RIGHTS, f[0], f[1], f[2], f[3], f[4]);
+}
+
+int pgr_sql_may_read_ahead(struct pgr_client *c, struct pgr_err *err)
+{
+	const char *const *f = functions_of(pgr_client_version(c));
+
+	if (!pgr_cap_has(pgr_client_version(c), PGR_CAP_SQL_READ))
+		return PGR_OK;
+	return pgr_sql_ask_ahead(c, err, RIGHTS, f[0], f[1], f[2], f[3], f[4]);
 }
 
 /* PGR_MORE: something is missing, and `why` has it. */

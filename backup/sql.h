@@ -21,10 +21,12 @@ struct pgr_stop;
 struct pgr_sys;
 
 /*
- * Opens a SQL session that reads files: connects, then pgr_sql_prepare.
+ * Opens a SQL session that reads files: pgr_sql_connect, then pgr_sql_prepare.
  */
 int pgr_sql_open(struct pgr_client **out, struct pgr_conn_params *params, const struct pgr_sys *sys,
 		 struct pgr_stop *stop, pgr_notice_fn *notice, void *notice_arg, struct pgr_err *err) PGR_MUST_USE;
+int pgr_sql_connect(struct pgr_client **out, struct pgr_conn_params *params, const struct pgr_sys *sys,
+		    struct pgr_stop *stop, pgr_notice_fn *notice, void *notice_arg, struct pgr_err *err) PGR_MUST_USE;
 
 /*
  * Shields a session from the role's and the database's settings (all timeouts 0, jit off, no parallel workers,
@@ -34,6 +36,18 @@ int pgr_sql_open(struct pgr_client **out, struct pgr_conn_params *params, const 
  * ones).  On a server below 10, which pgr_sql_may_read refuses, nothing is done.
  */
 int pgr_sql_prepare(struct pgr_client *c, struct pgr_err *err) PGR_MUST_USE;
+
+/*
+ * pgr_sql_prepare in two steps, which are a round trip each: other questions may be asked ahead behind
+ * pgr_sql_shield_ahead, and their answers read in between.  `mark` is what the first step gives to the second one,
+ * which frees it, as does pgr_result_free.
+ */
+int pgr_sql_shield_ahead(struct pgr_client *c, struct pgr_err *err) PGR_MUST_USE;
+int pgr_sql_shield(struct pgr_client *c, struct pgr_result **mark, struct pgr_err *err) PGR_MUST_USE;
+int pgr_sql_confirm(struct pgr_client *c, struct pgr_result *mark, struct pgr_err *err) PGR_MUST_USE;
+
+/* Asks ahead (pgr_client_ask_ahead) for what pgr_sql_query or pgr_sql_rows will be called with. */
+int pgr_sql_ask_ahead(struct pgr_client *c, struct pgr_err *err, const char *fmt, ...) PGR_MUST_USE PGR_PRINTF(3, 4);
 
 /*
  * Runs one SQL command that returns rows of text.  At most PGR_COMMAND_TIMEOUT_MS and 64 MiB.  Arguments are not
@@ -63,6 +77,7 @@ int pgr_sql_identifier(struct pgr_buf *out, const char *name, size_t len, struct
  * pg_read_binary_file(text,bigint,bigint,boolean)", "server version 9.6.24 cannot ...").
  */
 int pgr_sql_may_read(struct pgr_client *c, struct pgr_buf *why, struct pgr_err *err) PGR_MUST_USE;
+int pgr_sql_may_read_ahead(struct pgr_client *c, struct pgr_err *err) PGR_MUST_USE;
 
 /*
  * Appends the SQL that grants it to `role` on a server of this version (--print-grants); to be run in the database that

@@ -25,9 +25,14 @@ struct pgr_wal_conn {
 	bool made_slot;		   /* this run created the permanent slot */
 
 	/* internal */
-	char *system_identifier;
-	bool permanent; /* `slot` was given */
-	bool temporary; /* a temporary one is wanted */
+	char *system_identifier;    /* of the cluster that it must lead to; NULL: not known yet */
+	struct pgr_system_id found; /* what the present connection leads to */
+	bool permanent;		    /* `slot` was given */
+	bool create, may_exist;	    /* with it: make it; or take one that is there */
+	bool look;		    /* with it: whether there is one; on the first connection */
+	bool temporary;		    /* a temporary one is wanted */
+	int slot_rc;		    /* whether there is a slot on the present connection, as far as */
+	struct pgr_err slot_err;    /* nothing lasting had to be made; why not */
 	struct pgr_conn_params params;
 	int (*connect)(void *arg, struct pgr_client **out, struct pgr_err *err);
 	void (*info)(void *arg, const char *line);
@@ -36,12 +41,21 @@ struct pgr_wal_conn {
 };
 
 /*
- * The first connection: connects, checks the system identifier, makes or checks the slot.  What is needed of `opts` is
- * copied (also after a failure, when pgr_wal_conn_fini is still due).  `params` are copied as well, with the password
- * that was asked for: other threads may use and change them from then on.
+ * What is needed of `opts` is copied (also after a failure, when pgr_wal_conn_fini is still due).  `params` are copied
+ * as well, with the password that was asked for: other threads may use and change them from then on.
  */
-int pgr_wal_conn_open(struct pgr_wal_conn *c, const struct pgr_wal_stream_opts *opts, struct pgr_conn_params *params,
-		      const struct pgr_sys *sys, struct pgr_stop *stop, struct pgr_err *err) PGR_MUST_USE;
+int pgr_wal_conn_init(struct pgr_wal_conn *c, const struct pgr_wal_stream_opts *opts,
+		      const struct pgr_conn_params *params, const struct pgr_sys *sys, struct pgr_stop *stop,
+		      struct pgr_err *err) PGR_MUST_USE;
+
+/* The first connection.  A temporary slot is made, one that must exist is looked at; nobody is asked for a password. */
+int pgr_wal_conn_connect(struct pgr_wal_conn *c, struct pgr_err *err) PGR_MUST_USE;
+
+/*
+ * After that, when it is known which cluster it must be: checks the system identifier, makes a permanent slot where one
+ * is to be made, and tells what was wrong with any other.
+ */
+int pgr_wal_conn_confirm(struct pgr_wal_conn *c, const char *system_identifier, struct pgr_err *err) PGR_MUST_USE;
 
 /*
  * Another connection to the same cluster, after pgr_wal_conn_close.  A temporary slot died with its session: the new

@@ -30,7 +30,6 @@ struct pgr_wal_stream {
 	const struct pgr_sys *sys;
 	struct pgr_stop *stop;
 	struct pgr_walstore *store;
-	char *system_identifier;
 	uint32_t segment_bytes;
 	int64_t status_interval_ms;
 	int64_t ping_ms;
@@ -46,8 +45,11 @@ struct pgr_wal_stream {
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
 	/* under lock: */
-	bool started; /* start and tli are set */
-	bool quit;    /* do not start any more */
+	bool approved;		 /* system_identifier is set */
+	char *system_identifier; /* of the cluster that it must be */
+	bool opened;		 /* the first connection and its slot are there, or `result` and `err` say why not */
+	bool started;		 /* start and tli are set */
+	bool quit;		 /* do not start any more */
 	pgr_lsn start;
 	pgr_tli tli;
 	pgr_lsn end;		       /* 0: not known yet */
@@ -125,26 +127,26 @@ static struct timespec time_in(int64_t ms)
 	return t;
 }
 
-/* Under the lock; false when it is time to say something. */
-static bool wait_for_start(struct pgr_wal_stream *w)
+/* Under the lock, for `word`, or for the end; false when it is time to say something. */
+static bool wait_for(struct pgr_wal_stream *w, const bool *word, int64_t ping_ms)
 {
-	struct timespec until = time_in(w->ping_ms);
+	struct timespec until = time_in(ping_ms);
 	bool waiting = true;
 
-	while (waiting && !w->started && !w->quit && !pgr_stop_is_set(w->stop))
+	while (waiting && !*word && !w->quit && !pgr_stop_is_set(w->stop))
 		waiting = wait_changed(w, &until);
 	return waiting;
 }
 
-/* Waits for the start position; PGR_MORE when there will be none. */
-static int await_start(struct pgr_wal_stream *w, struct pgr_err *err)
+/* Waits until w->approved or w->started; PGR_MORE when that will not be. */
+static int await(struct pgr_wal_stream *w, const bool *word, int64_t ping_ms, struct pgr_err *err)
 {
 	struct pgr_system_id id;
 	int rc = PGR_OK;
 	bool quit;
 
 	pthread_mutex_lock(&w->lock);
-	while (rc == PGR_OK && !wait_for_start(w)) {
+	while (rc == PGR_OK && !wait_for(w, word, ping_ms)) {
 		pthread_mutex_unlock(&w->lock);
 		rc = pgr_client_identify(w->conn.client, &id, err);
 		pthread_mutex_lock(&w->lock);
@@ -218,7 +220,7 @@ static int session(struct pgr_wal_stream *w, struct pgr_err *err)
 	int rc;
 
 	w->session_ms = now_ms(w);
-	rc = await_start(w, err);
+	rc = await(w, &w->started, w->ping_ms, err);
 	if (rc != PGR_OK)
 		return rc;
 	if (make_receiver(w, err) != PGR_OK || pgr_receiver_run(w->receiver, w->conn.client, &how, err) != PGR_OK)
@@ -335,10 +337,34 @@ static int stream(struct pgr_wal_stream *w, struct pgr_err *err)
 	return w->store != NULL ? pgr_walstore_close_segment(w->store, true, err) : PGR_OK;
 }
 
+static int open_first(struct pgr_wal_stream *w, struct pgr_err *err)
+{
+	int rc = pgr_wal_conn_connect(&w->conn, err);
+
+	if (rc == PGR_OK)
+		rc = await(w, &w->approved, PING_MS, err);
+	return rc == PGR_OK ? pgr_wal_conn_confirm(&w->conn, w->system_identifier, err) : rc;
+}
+
+/* What was wrong is told to whoever waits for it, and nobody else: the run may end for another reason before that. */
+static bool has_opened(struct pgr_wal_stream *w)
+{
+	int rc = open_first(w, &w->err);
+
+	pthread_mutex_lock(&w->lock);
+	w->result = rc;
+	w->opened = true;
+	pthread_cond_broadcast(&w->changed);
+	pthread_mutex_unlock(&w->lock);
+	return rc == PGR_OK;
+}
+
 static void *thread_main(void *arg)
 {
 	struct pgr_wal_stream *w = arg;
 
+	if (!has_opened(w))
+		return NULL;
 	w->result = stream(w, &w->err);
 	if (w->result != PGR_OK && w->err.cls != PGR_E_STOPPED) {
 		/* the text that users and tests of pg_basebackup look for, with the reason behind it */
@@ -350,33 +376,8 @@ static void *thread_main(void *arg)
 
 /* ---- opening ---- */
 
-static int open_store(struct pgr_wal_stream *w, int dirfd, const struct pgr_wal_stream_opts *opts, struct pgr_err *err)
-{
-	struct pgr_walstore_opts so = {
-		.dir = opts->dir,
-		.segment_bytes = opts->segment_bytes,
-		.file_mode = opts->file_mode,
-		.sync = opts->sync,
-		.partial_suffix = false,
-		.archive_status = true,
-	};
-
-	return pgr_walstore_new(&w->store, w->sys, dirfd, &so, err);
-}
-
-static int start_thread(struct pgr_wal_stream *w, struct pgr_err *err)
-{
-	int rc = pthread_create(&w->thread, NULL, thread_main, w);
-
-	if (rc != 0)
-		return pgr_err_sys(err, rc, "could not create background thread");
-	w->running = true;
-	return PGR_OK;
-}
-
 static void set_options(struct pgr_wal_stream *w, const struct pgr_wal_stream_opts *opts)
 {
-	w->segment_bytes = opts->segment_bytes;
 	w->status_interval_ms = opts->status_interval_ms;
 	w->ping_ms = opts->ping_ms != 0 ? opts->ping_ms : PING_MS;
 	w->retry_first_ms = opts->retry_first_ms != 0 ? opts->retry_first_ms : RETRY_FIRST_MS;
@@ -394,11 +395,6 @@ static struct pgr_wal_stream *alloc_stream(const struct pgr_wal_stream_opts *opt
 
 	if (w == NULL)
 		return NULL;
-	w->system_identifier = strdup(opts->system_identifier);
-	if (w->system_identifier == NULL) {
-		free(w);
-		return NULL;
-	}
 	w->sys = sys;
 	w->stop = stop;
 	set_options(w, opts);
@@ -412,33 +408,73 @@ static struct pgr_wal_stream *alloc_stream(const struct pgr_wal_stream_opts *opt
 	return w;
 }
 
-int pgr_wal_stream_open(struct pgr_wal_stream **out, int dirfd, const struct pgr_wal_stream_opts *opts,
-			struct pgr_conn_params *params, const struct pgr_sys *sys, struct pgr_stop *stop,
-			struct pgr_err *err)
+static int start_thread(struct pgr_wal_stream *w, struct pgr_err *err)
 {
-	struct pgr_wal_stream *w = alloc_stream(opts, sys, stop);
+	int rc = pthread_create(&w->thread, NULL, thread_main, w);
 
-	*out = w;
-	if (w == NULL) {
-		if (dirfd >= 0)
-			sys->close(sys, dirfd);
-		return pgr_err_nomem(err);
-	}
-	/* a stream that failed to open stays the caller's to ask about its slot and to free */
-	if ((dirfd >= 0 && open_store(w, dirfd, opts, err) != PGR_OK) ||
-	    pgr_wal_conn_open(&w->conn, opts, params, sys, stop, err) != PGR_OK || start_thread(w, err) != PGR_OK)
-		return PGR_ERR;
+	if (rc != 0)
+		return pgr_err_sys(err, rc, "could not create background thread");
+	w->running = true;
 	return PGR_OK;
 }
 
-/* ---- the owner's side ---- */
-
-/* The thread does not look at the store before it was told to start. */
-int pgr_wal_stream_set_dir(struct pgr_wal_stream *w, int dirfd, const struct pgr_wal_stream_opts *opts,
+int pgr_wal_stream_connect(struct pgr_wal_stream **out, const struct pgr_wal_stream_opts *opts,
+			   const struct pgr_conn_params *params, const struct pgr_sys *sys, struct pgr_stop *stop,
 			   struct pgr_err *err)
 {
-	return open_store(w, dirfd, opts, err);
+	struct pgr_wal_stream *w = alloc_stream(opts, sys, stop);
+
+	*out = NULL;
+	if (w == NULL)
+		return pgr_err_nomem(err);
+	if (pgr_wal_conn_init(&w->conn, opts, params, sys, stop, err) != PGR_OK || start_thread(w, err) != PGR_OK) {
+		pgr_wal_stream_free(w);
+		return PGR_ERR;
+	}
+	*out = w;
+	return PGR_OK;
 }
+
+/* A stop wakes the thread out of whatever it waits for: so this need not look at it. */
+int pgr_wal_stream_open(struct pgr_wal_stream *w, const char *system_identifier, struct pgr_err *err)
+{
+	char *copy = strdup(system_identifier);
+	int rc;
+
+	if (copy == NULL)
+		return pgr_err_nomem(err);
+	pthread_mutex_lock(&w->lock);
+	w->system_identifier = copy;
+	w->approved = true;
+	pthread_cond_broadcast(&w->changed);
+	while (!w->opened)
+		pthread_cond_wait(&w->changed, &w->lock);
+	rc = w->result;
+	pthread_mutex_unlock(&w->lock);
+	if (rc == PGR_OK)
+		return PGR_OK;
+	*err = w->err;
+	return PGR_ERR;
+}
+
+/* The thread does not look at the store before it was told to start. */
+int pgr_wal_stream_set_dir(struct pgr_wal_stream *w, int dirfd, const struct pgr_wal_stream_dir *dir,
+			   struct pgr_err *err)
+{
+	struct pgr_walstore_opts so = {
+		.dir = dir->name,
+		.segment_bytes = dir->segment_bytes,
+		.file_mode = dir->file_mode,
+		.sync = dir->sync,
+		.partial_suffix = false,
+		.archive_status = true,
+	};
+
+	w->segment_bytes = dir->segment_bytes;
+	return pgr_walstore_new(&w->store, w->sys, dirfd, &so, err);
+}
+
+/* ---- the owner's side ---- */
 
 void pgr_wal_stream_start(struct pgr_wal_stream *w, pgr_lsn start, pgr_tli tli)
 {

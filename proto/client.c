@@ -27,6 +27,8 @@
 #define MAX_PARAMS	64
 #define MAX_PARAM_BYTES 1024
 
+#define ASKED_MAX 8
+
 struct param {
 	char *name, *value;
 };
@@ -53,6 +55,9 @@ struct pgr_client {
 
 	struct param params[MAX_PARAMS];
 	size_t nparams;
+
+	struct pgr_buf asked[ASKED_MAX]; /* asked ahead, in order */
+	size_t nasked;
 };
 
 int pgr_client_new(struct pgr_client **out, struct pgr_transport *t, const struct pgr_sys *sys, pgr_notice_fn *notice,
@@ -350,14 +355,15 @@ int pgr_client_expect(struct pgr_client *c, int64_t deadline, struct pgr_event *
 int pgr_client_until_ready(struct pgr_client *c, int64_t deadline, struct pgr_err *err)
 {
 	int wake = pgr_client_set_wake(c, -1);
-	bool failed = false;
+	bool failed = false, over = false;
 	struct pgr_err later;
 	int rc = PGR_OK;
 
-	while (rc == PGR_OK && c->session.state != PGR_SS_READY) {
+	while (rc == PGR_OK && !over && c->session.state != PGR_SS_READY) {
 		struct pgr_event ev;
 
 		rc = pgr_client_expect(c, deadline, &ev, failed ? &later : err);
+		over = rc == PGR_OK && ev.kind == PGR_EV_READY; /* others may have been sent behind it */
 		if (rc == PGR_ERR && !failed && err->cls == PGR_E_SERVER && !err->fatal) {
 			failed = true;
 			rc = PGR_OK;
@@ -365,6 +371,54 @@ int pgr_client_until_ready(struct pgr_client *c, int64_t deadline, struct pgr_er
 	}
 	pgr_client_set_wake(c, wake);
 	return failed ? PGR_ERR : rc;
+}
+
+/* ---- asking ahead ---- */
+
+int pgr_client_ask_ahead(struct pgr_client *c, const struct pgr_buf *text, struct pgr_err *err)
+{
+	struct pgr_buf copy = {0};
+
+	if (c->nasked == ASKED_MAX)
+		return PGR_OK;
+	if (pgr_buf_put(&copy, text->data, text->len, err) != PGR_OK || pgr_client_send_ahead(c, text, err) != PGR_OK) {
+		pgr_buf_fini(&copy);
+		return PGR_ERR;
+	}
+	c->asked[c->nasked++] = copy;
+	return PGR_OK;
+}
+
+static void forget_first(struct pgr_client *c)
+{
+	pgr_buf_fini(&c->asked[0]);
+	memmove(c->asked, c->asked + 1, --c->nasked * sizeof(c->asked[0]));
+}
+
+/* What an answer that nobody wants has to say is of no interest, unless it ends the session. */
+static int throw_away(struct pgr_client *c, size_t n, struct pgr_err *err)
+{
+	while (n-- > 0) {
+		forget_first(c);
+		if (pgr_client_until_ready(c, pgr_client_deadline(c, PGR_COMMAND_TIMEOUT_MS), err) != PGR_OK &&
+		    (err->cls != PGR_E_SERVER || err->fatal))
+			return PGR_ERR;
+	}
+	return PGR_OK;
+}
+
+int pgr_client_ask(struct pgr_client *c, const struct pgr_buf *text, struct pgr_err *err)
+{
+	size_t i = 0;
+
+	while (i < c->nasked && (c->asked[i].len != text->len || memcmp(c->asked[i].data, text->data, text->len) != 0))
+		i++;
+	if (throw_away(c, i, err) != PGR_OK)
+		return PGR_ERR;
+	if (c->nasked == 0)
+		return pgr_client_send(c, text, err);
+	forget_first(c);
+	return PGR_OK;
 }
 
 /* ---- CopyData into the caller's memory ---- */
@@ -494,6 +548,8 @@ void pgr_client_free(struct pgr_client *c)
 		free(c->params[i].name);
 		free(c->params[i].value);
 	}
+	while (c->nasked > 0)
+		forget_first(c);
 	pgr_buf_fini(&c->notice_text);
 	pgr_buf_fini(&c->out);
 	free(c->in);

@@ -59,6 +59,19 @@ int pgr_client_send(struct pgr_client *c, const struct pgr_buf *text, struct pgr
 int pgr_client_send_ahead(struct pgr_client *c, const struct pgr_buf *text, struct pgr_err *err) PGR_MUST_USE;
 
 /*
+ * For commands whose answers are read as a whole (pgr_client_query and what is built on it, pgr_sql_rows): so that
+ * several of them cost one round trip.  pgr_client_ask_ahead sends a command now; pgr_client_ask with the same text
+ * then sends nothing, and its answer is the next one to be read.  Answers come in the order in which they were asked
+ * for, whatever becomes of the others: those in between are read (for each at most PGR_COMMAND_TIMEOUT_MS) and thrown
+ * away, so nothing is asked ahead that may not be done twice, unless it is asked for in this order.  With anything else
+ * pgr_client_ask throws all of them away and sends the command.
+ *
+ * Asking ahead is a hint: what is too much of it (more than 8) is sent when it is asked for.
+ */
+int pgr_client_ask_ahead(struct pgr_client *c, const struct pgr_buf *text, struct pgr_err *err) PGR_MUST_USE;
+int pgr_client_ask(struct pgr_client *c, const struct pgr_buf *text, struct pgr_err *err) PGR_MUST_USE;
+
+/*
  * The next event.  Waits for it, at most until `deadline` (PGR_NO_DEADLINE: for ever).  Output that is still queued is
  * sent meanwhile. PGR_EV_NOTICE goes to the notice function, PGR_EV_PARAM is remembered; neither is reported.  An
  * ErrorResponse is reported as PGR_EV_ERROR.  PGR_ERR: PGR_E_NETWORK, PGR_E_PROTOCOL, PGR_E_STOPPED. Views in the event
@@ -72,8 +85,8 @@ int pgr_client_next(struct pgr_client *c, int64_t deadline, struct pgr_event *ev
 int pgr_client_expect(struct pgr_client *c, int64_t deadline, struct pgr_event *ev, struct pgr_err *err) PGR_MUST_USE;
 
 /*
- * Reads up to ReadyForQuery, throwing results away; the first ErrorResponse is returned as PGR_ERR.  PGR_OK at once
- * when no command is under way.  The wake descriptor is not looked at.
+ * Reads up to the ReadyForQuery of the present command, throwing results away; the first ErrorResponse is returned as
+ * PGR_ERR.  PGR_OK at once when no command is under way.  The wake descriptor is not looked at.
  */
 int pgr_client_until_ready(struct pgr_client *c, int64_t deadline, struct pgr_err *err) PGR_MUST_USE;
 
@@ -122,6 +135,17 @@ struct pgr_system_id {
 	pgr_lsn flush;	 /* the server's flush position */
 	char dbname[64]; /* empty for a physical connection */
 };
+
+/*
+ * Each of these asks ahead (pgr_client_ask_ahead) for what the function of its name then tells; of_server for
+ * pgr_client_group_access, pgr_client_wal_segment_size and pgr_client_identify, in this order.
+ */
+int pgr_client_of_server_ahead(struct pgr_client *c, struct pgr_err *err) PGR_MUST_USE;
+int pgr_client_show_ahead(struct pgr_client *c, const char *name, struct pgr_err *err) PGR_MUST_USE;
+int pgr_client_identify_ahead(struct pgr_client *c, struct pgr_err *err) PGR_MUST_USE;
+int pgr_client_create_slot_ahead(struct pgr_client *c, const char *slot, bool temporary, bool reserve_wal,
+				 struct pgr_err *err) PGR_MUST_USE;
+int pgr_client_read_slot_ahead(struct pgr_client *c, const char *slot, struct pgr_err *err) PGR_MUST_USE;
 
 /* IDENTIFY_SYSTEM. */
 int pgr_client_identify(struct pgr_client *c, struct pgr_system_id *out, struct pgr_err *err) PGR_MUST_USE;

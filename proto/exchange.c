@@ -18,6 +18,8 @@
 #define DEFAULT_WALSEG	 (16u * 1024 * 1024)
 #define DUPLICATE_OBJECT "42710"
 #define NOT_SUPPORTED	 "0A000"
+#define WAL_SEGMENT_SIZE "wal_segment_size"
+#define DIRECTORY_MODE	 "data_directory_mode"
 
 /* ---- results ---- */
 
@@ -169,7 +171,7 @@ int pgr_client_query(struct pgr_client *c, const struct pgr_buf *text, struct pg
 		return pgr_err_nomem(err);
 	r->data.limit = RESULT_MAX;
 	wake = pgr_client_set_wake(c, -1);
-	rc = pgr_client_send(c, text, err);
+	rc = pgr_client_ask(c, text, err);
 	if (rc == PGR_OK)
 		rc = read_result(c, r, err);
 	pgr_client_set_wake(c, wake);
@@ -196,6 +198,17 @@ static int run(struct pgr_client *c, int built, struct pgr_buf *text, struct pgr
 	    (err->cls == PGR_E_SERVER || err->cls == PGR_E_NETWORK || err->cls == PGR_E_PROTOCOL))
 		pgr_err_prefix(err, "could not send replication command \"%.*s\"", (int)text->len,
 			       (const char *)text->data);
+	pgr_buf_fini(text);
+	return rc;
+}
+
+/* As run, but that the answer is read later. */
+static int ahead(struct pgr_client *c, int built, struct pgr_buf *text, struct pgr_err *err)
+{
+	int rc = built;
+
+	if (rc == PGR_OK)
+		rc = pgr_client_ask_ahead(c, text, err);
 	pgr_buf_fini(text);
 	return rc;
 }
@@ -262,6 +275,13 @@ static int decode_system_id(const struct pgr_result *r, int version, struct pgr_
 	return PGR_OK;
 }
 
+int pgr_client_identify_ahead(struct pgr_client *c, struct pgr_err *err)
+{
+	struct pgr_buf text = {0};
+
+	return ahead(c, pgr_cmd_identify_system(&text, err), &text, err);
+}
+
 int pgr_client_identify(struct pgr_client *c, struct pgr_system_id *out, struct pgr_err *err)
 {
 	struct pgr_buf text = {0};
@@ -297,6 +317,13 @@ int pgr_client_show(struct pgr_client *c, const char *name, struct pgr_buf *out,
 	return rc;
 }
 
+int pgr_client_show_ahead(struct pgr_client *c, const char *name, struct pgr_err *err)
+{
+	struct pgr_buf text = {0};
+
+	return ahead(c, pgr_cmd_show(&text, pgr_client_version(c), name, err), &text, err);
+}
+
 /* "16MB", "1GB": digits and a unit, as GUC_UNIT_BYTE is shown. */
 static int decode_segment_size(const char *s, uint32_t *out, struct pgr_err *err)
 {
@@ -324,7 +351,7 @@ int pgr_client_wal_segment_size(struct pgr_client *c, uint32_t *out, struct pgr_
 	*out = DEFAULT_WALSEG;
 	if (!pgr_cap_has(pgr_client_version(c), PGR_CAP_SHOW))
 		return PGR_OK;
-	rc = show(c, "wal_segment_size", "fetch WAL segment size", &r, err);
+	rc = show(c, WAL_SEGMENT_SIZE, "fetch WAL segment size", &r, err);
 	if (rc == PGR_OK)
 		rc = decode_segment_size(must_have(r, 0, NULL), out, err);
 	pgr_result_free(r);
@@ -355,7 +382,7 @@ int pgr_client_group_access(struct pgr_client *c, bool *out, struct pgr_err *err
 	*out = false;
 	if (!pgr_cap_has(pgr_client_version(c), PGR_CAP_GROUP_ACCESS))
 		return PGR_OK;
-	rc = show(c, "data_directory_mode", "fetch group access flag", &r, err);
+	rc = show(c, DIRECTORY_MODE, "fetch group access flag", &r, err);
 	if (rc == PGR_OK) {
 		s = must_have(r, 0, &len);
 		rc = decode_mode(s, len, out, err);
@@ -364,7 +391,27 @@ int pgr_client_group_access(struct pgr_client *c, bool *out, struct pgr_err *err
 	return rc;
 }
 
+int pgr_client_of_server_ahead(struct pgr_client *c, struct pgr_err *err)
+{
+	int version = pgr_client_version(c);
+
+	if (pgr_cap_has(version, PGR_CAP_GROUP_ACCESS) && pgr_client_show_ahead(c, DIRECTORY_MODE, err) != PGR_OK)
+		return PGR_ERR;
+	if (pgr_cap_has(version, PGR_CAP_SHOW) && pgr_client_show_ahead(c, WAL_SEGMENT_SIZE, err) != PGR_OK)
+		return PGR_ERR;
+	return pgr_client_identify_ahead(c, err);
+}
+
 /* ---- slots ---- */
+
+int pgr_client_create_slot_ahead(struct pgr_client *c, const char *slot, bool temporary, bool reserve_wal,
+				 struct pgr_err *err)
+{
+	struct pgr_buf text = {0};
+
+	return ahead(c, pgr_cmd_create_slot(&text, pgr_client_version(c), slot, temporary, reserve_wal, err), &text,
+		     err);
+}
 
 int pgr_client_create_slot(struct pgr_client *c, const char *slot, bool temporary, bool reserve_wal, bool if_not_exists,
 			   struct pgr_err *err)
@@ -424,6 +471,13 @@ static int decode_slot(const struct pgr_result *r, const char *slot, pgr_lsn *re
 				   "could not parse restart_tli \"%s\" for replication slot \"%s\"",
 				   show_value(timeline).text, slot);
 	return PGR_OK;
+}
+
+int pgr_client_read_slot_ahead(struct pgr_client *c, const char *slot, struct pgr_err *err)
+{
+	struct pgr_buf text = {0};
+
+	return ahead(c, pgr_cmd_read_slot(&text, pgr_client_version(c), slot, err), &text, err);
 }
 
 int pgr_client_read_slot(struct pgr_client *c, const char *slot, pgr_lsn *restart, pgr_tli *tli, struct pgr_err *err)

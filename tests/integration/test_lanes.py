@@ -10,7 +10,7 @@ from pgrtest import content, installs
 from pgrtest.checks import nothing_of_ours, paths_below, start_standby, verify_backup
 from pgrtest.place import wait_until
 from pgrtest.programs import failed
-from pgrtest.relay import Balancer
+from pgrtest.relay import Balancer, Holder
 from pgrtest.tls import Certificates
 
 LANES = ["-j", "3", "-c", "fast"]
@@ -120,12 +120,58 @@ def test_lanes_that_meet_another_server(pg, primary, clusters, run, tmp, target,
     standby = start_standby(clusters, pg, first, primary)
     if options:
         run.basebackup("-D", target, "-c", "fast", *primary.address())
-    # the lanes come after the run's own three connections, two of a dry run
+    # the lanes come after the run's own three connections (that for WAL may be among the lanes'), two of a dry run
     own = 2 if options else 3
     with Balancer(lambda n: primary if n <= own else standby) as name:
         failed(run.start_basebackup("-D", target, *LANES, *options, *name.address()),
                "another server than the one on which the backup was started", "Name a single host")
     assert os.path.exists(target) == bool(options)
+
+
+@pytest.mark.every_major
+def test_what_is_not_waited_for(pg, primary, run, target):
+    """Far away each wait is a round trip: no answer is needed for what is asked for at the same time."""
+    start = b"'pgr-basebackup base backup'"  # the label
+    together = [  # as soon as the first of them was sent, the others are, whatever the server says
+        (b"IDENTIFY_SYSTEM\0", b"CREATE_REPLICATION_SLOT"),
+        (b"SHOW wal_segment_size", b"IDENTIFY_SYSTEM"),
+        (b"has_function_privilege", b"pg_postmaster_start_time"),
+        (start, b"pg_control_checkpoint", b"segment_size", b"'pg_tblspc'"),
+        (b"stats_temp_directory", b"WITH RECURSIVE"),
+    ]
+
+    def hold(n, sent):
+        for first, *others in together:
+            if first in sent and not (first == b"IDENTIFY_SYSTEM\0" and b"SHOW" in sent):
+                wait_until(lambda others=others: all(o in sent for o in others), f"{others} of connection {n}")
+        if n == 2:  # for WAL, or the coordinator's: whichever
+            wait_until(lambda: name.connections >= 3, "the other one is begun")
+        if start in sent:
+            wait_until(lambda: name.connections == 6, "the lanes connect while the backup starts")
+
+    with Holder(primary, hold) as name:
+        run.basebackup("-D", target, *LANES, *name.address())
+    verify_backup(pg, primary.place, target)
+
+
+@pytest.mark.every_major
+def test_no_more_questions(pg, clusters, run, tmp, target):
+    """What is asked of the server, but for the files: a question more should be worth a round trip."""
+    server = clusters.create(pg, log_statement="'all'", log_replication_commands="on").start()
+    run.basebackup("-D", target, *LANES, *server.address())
+    sessions = {}
+    for pid, text in re.findall(r"\[(\d+)\] pgr-basebackup LOG:  (?:statement|received replication command): (.*)",
+                                server.log_text()):
+        if not text.startswith("COPY ("):
+            sessions.setdefault(pid, []).append(text)
+    replication = [s for s in sessions.values() if "IDENTIFY_SYSTEM" in s]
+    coordinator = [s for s in sessions.values() if any("_backup" in text for text in s) and s not in replication]
+    lanes = [s for s in sessions.values() if s not in replication + coordinator]
+    assert len(lanes) == 3 and [len(s) for s in lanes] == [3, 3, 3], lanes
+    assert len(coordinator) == 1 and len(coordinator[0]) == 12, coordinator
+    first, wal = replication if not any("SLOT" in text for text in replication[0]) else reversed(replication)
+    assert len(first) == (3 if pg.major >= 11 else 2), first
+    assert len(wal) == 4, wal
 
 
 def test_the_source_is_promoted(pg, primary, clusters, run, tmp, target):

@@ -74,8 +74,7 @@ class Balancer:
                 return
             n += 1
             server = self._connect(self._choose(n))
-            for one, other in ((client, server), (server, client)):
-                threading.Thread(target=self._pass, args=(one, other), daemon=True).start()
+            self._connected(n, client, server)
 
     @staticmethod
     def _connect(target):
@@ -85,10 +84,15 @@ class Balancer:
         server.connect(socket_of(target))
         return server
 
+    def _connected(self, _n, client, server):
+        for one, other in ((client, server), (server, client)):
+            threading.Thread(target=self._pass, args=(one, other), daemon=True).start()
+
     @staticmethod
-    def _pass(one, other):
+    def _pass(one, other, before=lambda data: None):
         try:
             while data := one.recv(65536):
+                before(data)
                 other.sendall(data)
         except OSError:
             pass
@@ -104,6 +108,30 @@ class Balancer:
     def __exit__(self, *_):
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+
+
+class Holder(Balancer):
+    """Passes connections on to `server`.  Before anything that the server says is passed on, hold(n, sent) is called with
+    the number of the connection and all that the client has sent on it, and may wait for what must not wait for this.
+
+    connections  how many there were so far
+    """
+
+    def __init__(self, server, hold):
+        self.connections = 0
+        self._hold = hold
+        super().__init__(self._count(server))
+
+    def _count(self, server):
+        def choose(n):
+            self.connections = n
+            return server
+        return choose
+
+    def _connected(self, n, client, server):
+        sent = bytearray()
+        for one, other, before in ((client, server, sent.extend), (server, client, lambda _: self._hold(n, sent))):
+            threading.Thread(target=self._pass, args=(one, other, before), daemon=True).start()
 
 
 def socket_of(server):

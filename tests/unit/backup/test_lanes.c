@@ -3,6 +3,7 @@
 #include <stdatomic.h>
 
 #include "backup/exclude.h"
+#include "backup/lane_sessions.h"
 #include "tests/support/lanestage.h"
 
 #define KIB 1024u
@@ -538,6 +539,38 @@ START_TEST(fewer_lanes)
 }
 END_TEST
 
+/* Nobody is there while the sessions are opened ahead, and everybody when they are needed. */
+static char too_early[6];
+
+static int open_too_early(void *arg, struct pgr_client **out, struct pgr_err *e)
+{
+	(void)arg;
+	*out = NULL;
+	pgr_err_set(e, PGR_E_CONNECT, "too early");
+	strcpy(e->sqlstate, too_early);
+	return PGR_ERR;
+}
+
+START_TEST(opened_ahead_in_vain)
+{
+	struct pgr_lane_sessions_opts o = {.n = 3, .connect = open_too_early};
+
+	strcpy(too_early, _i == 0 ? "53300" : "28000");
+	add_all();
+	must(pgr_lane_sessions_start(&opts.sessions, &o, pgr_sys_real(), stop, &err));
+	make_lanes(1);
+	if (_i == 0) {
+		must(run());
+		check_all();
+		ck_assert_uint_eq(attempts, 3);
+	} else {
+		expect_failure(PGR_E_CONNECT, "too early");
+		ck_assert_uint_eq(attempts, 0);
+	}
+	pgr_lane_sessions_free(opts.sessions);
+}
+END_TEST
+
 START_TEST(no_lane)
 {
 	add_all();
@@ -970,6 +1003,7 @@ int main(void)
 	tcase_add_checked_fixture(t, setup, stage_end);
 	tcase_set_timeout(t, 120);
 	tcase_add_loop_test(t, fewer_lanes, 0, 4);
+	tcase_add_loop_test(t, opened_ahead_in_vain, 0, 2);
 	tcase_add_loop_test(t, no_lane, 0, 2);
 	tcase_add_loop_test(t, refused_for_good, 0, 2);
 	tcase_add_loop_test(t, another_server, 0, 3);

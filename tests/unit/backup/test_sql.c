@@ -236,11 +236,52 @@ START_TEST(test_prepare)
 }
 END_TEST
 
+static unsigned questions(const struct sqlscript *s)
+{
+	unsigned n = 0;
+
+	for (size_t at = 0; at < s->sent.len; n++)
+		at += 1 + ((size_t)s->sent.data[at + 3] << 8 | s->sent.data[at + 4]);
+	return n;
+}
+
+/* Its second question waits for the answer to the first, and nothing else does. */
+START_TEST(test_prepare_and_ask)
+{
+	struct pgr_result *mark, *r;
+	struct pgr_buf why = {0};
+	struct sqlscript s;
+
+	sqls_begin(&s, V15, 0);
+	ck_assert_int_eq(pgr_sql_shield_ahead(s.c, &s.err), PGR_OK);
+	ck_assert_int_eq(pgr_sql_may_read_ahead(s.c, &s.err), PGR_OK);
+	ck_assert_int_eq(pgr_sql_ask_ahead(s.c, &s.err, "SELECT %d", 1), PGR_OK);
+	ck_assert_uint_eq(questions(&s), 3);
+	sqls_check_sent(&s, "current_setting('pgr.session'", false);
+	sqls_row(&s, PID, "mark", "11");
+	sqls_rows(&s, 4, 5, (const char *const[]){"me", "on", "f",  "t",  "me", "on", "f",  "t",  "me", "on",
+						  "f",	"t",  "me", "on", "f",	"t",  "me", "on", "f",	"t"});
+	sqls_row(&s, "one");
+	sqls_row(&s, PID, "mark", "t");
+	ck_assert_int_eq(pgr_sql_shield(s.c, &mark, &s.err), PGR_OK);
+	sqls_check_sent(&s, "current_setting('pgr.session'", true);
+	ck_assert_msg(pgr_sql_may_read(s.c, &why, &s.err) == PGR_OK, "%s", s.err.msg);
+	ck_assert_int_eq(pgr_sql_query(s.c, &r, &s.err, "SELECT %d", 1), PGR_OK);
+	ck_assert_str_eq(pgr_result_cell(r, 0, 0, NULL), "one");
+	pgr_result_free(r);
+	ck_assert_int_eq(pgr_sql_confirm(s.c, mark, &s.err), PGR_OK);
+	ck_assert_uint_eq(questions(&s), 4);
+	sqls_end(&s);
+}
+END_TEST
+
 START_TEST(test_prepare_nothing_before_10)
 {
 	struct sqlscript s;
 
 	sqls_begin(&s, V96, 0);
+	ck_assert_int_eq(pgr_sql_shield_ahead(s.c, &s.err), PGR_OK);
+	ck_assert_int_eq(pgr_sql_may_read_ahead(s.c, &s.err), PGR_OK);
 	ck_assert_int_eq(pgr_sql_prepare(s.c, &s.err), PGR_OK);
 	ck_assert_uint_eq(s.sent.len, 0);
 	sqls_end(&s);
@@ -457,6 +498,7 @@ int main(void)
 	tcase_add_test(commands, test_rows_by_copy);
 	tcase_add_test(commands, test_rows_cut_off);
 	tcase_add_loop_test(session, test_prepare, 0, N_CHUNKS);
+	tcase_add_test(session, test_prepare_and_ask);
 	tcase_add_test(session, test_prepare_nothing_before_10);
 	tcase_add_loop_test(session, test_poolers, 0, COUNT(poolers));
 	tcase_add_test(session, test_session_unknown_pid);

@@ -42,6 +42,7 @@ static struct fixture {
 	struct pgr_stop *stop;
 	struct pgr_wal_stream *w;
 	struct pgr_wal_stream_opts opts;
+	struct pgr_wal_stream_dir dir;
 	struct session sessions[SESSIONS];
 	unsigned planned;
 	atomic_uint opened; /* attempts */
@@ -123,17 +124,13 @@ static void setup(void)
 	ck_assert_int_eq(pgr_stop_new(&fx.stop, &fx.err), PGR_OK);
 	fx.opts = (struct pgr_wal_stream_opts){
 		.temporary_slot = true,
-		.system_identifier = SYSID,
-		.segment_bytes = SEG,
-		.dir = "pg_wal",
-		.file_mode = 0600,
-		.sync = true,
 		.info = on_info,
 		.warning = on_warning,
 		.ping_ms = HOUR,
 		.retry_first_ms = 1,
 		.connect = open_planned,
 	};
+	fx.dir = (struct pgr_wal_stream_dir){.name = "pg_wal", .segment_bytes = SEG, .file_mode = 0600, .sync = true};
 }
 
 static void release(void)
@@ -178,17 +175,22 @@ static void plan_bare_session(void)
 		PGR_OK);
 }
 
-static void s_row(const char *tag, const char *const *values)
+static void say_row(const char *tag, const char *const *values)
 {
 	static const char *const names[] = {"a", "b", "c", "d"};
 	struct pgr_buf b = {0};
 
-	pgr_scripted_expect(server(), 'Q');
 	pgr_msg_row_desc(&b, 4, names);
 	pgr_msg_row(&b, 4, values);
 	pgr_msg_complete(&b, tag);
 	pgr_msg_ready(&b);
 	pgr_scripted_send_buf(server(), &b);
+}
+
+static void s_row(const char *tag, const char *const *values)
+{
+	pgr_scripted_expect(server(), 'Q');
+	say_row(tag, values);
 }
 
 static void s_identify_as(const char *sysid, const char *tli)
@@ -323,7 +325,13 @@ static int open_with(const struct pgr_sys *sys)
 	int dir = open(tmp_at(&fx.tree, "pg_wal"), O_RDONLY | O_DIRECTORY);
 
 	ck_assert_int_ge(dir, 0);
-	return pgr_wal_stream_open(&fx.w, dir, &fx.opts, NULL, sys, fx.stop, &fx.err);
+	if (pgr_wal_stream_connect(&fx.w, &fx.opts, NULL, sys, fx.stop, &fx.err) != PGR_OK) {
+		close(dir);
+		return PGR_ERR;
+	}
+	if (pgr_wal_stream_set_dir(fx.w, dir, &fx.dir, &fx.err) != PGR_OK)
+		return PGR_ERR;
+	return pgr_wal_stream_open(fx.w, SYSID, &fx.err);
 }
 
 static void open_and_start(const struct pgr_sys *sys)
@@ -454,6 +462,90 @@ START_TEST(a_slot_of_its_own_stays)
 	finishes(START + 200);
 	ck_assert(pgr_wal_stream_made_slot(fx.w));
 	check_sent(1, "START_REPLICATION SLOT \"mine\" 0/300000");
+}
+END_TEST
+
+/* ---- the first connection ---- */
+
+static void connect_only(void)
+{
+	int rc = pgr_wal_stream_connect(&fx.w, &fx.opts, NULL, pgr_sys_real(), fx.stop, &fx.err);
+
+	ck_assert_msg(rc == PGR_OK, "%s", fx.err.msg);
+}
+
+/* Both questions are on their way before the first one is answered: the script answers none before it has both. */
+START_TEST(identity_and_slot_at_once)
+{
+	plan_bare_session();
+	pgr_scripted_expect(server(), 'Q');
+	pgr_scripted_expect(server(), 'Q');
+	say_row("IDENTIFY_SYSTEM", (const char *const[]){SYSID, "1", "0/300000", NULL});
+	say_row("CREATE_REPLICATION_SLOT", (const char *const[]){"s", "0/0", NULL, NULL});
+	connect_only();
+	ck_assert_msg(pgr_wal_stream_open(fx.w, SYSID, &fx.err) == PGR_OK, "%s", fx.err.msg);
+	check_sent(0, "CREATE_REPLICATION_SLOT \"pg_basebackup_101\" TEMPORARY");
+}
+END_TEST
+
+/* A permanent slot is not made on another cluster, nor before anybody says which one it must be. */
+START_TEST(no_permanent_slot_unasked)
+{
+	fx.opts.slot = "mine";
+	fx.opts.create_slot = true;
+	plan_bare_session();
+	s_identify_as("1", "1");
+	connect_only();
+	if (_i == 0) {
+		ck_assert_int_eq(pgr_wal_stream_open(fx.w, SYSID, &fx.err), PGR_ERR);
+		ck_assert_int_eq(fx.err.cls, PGR_E_USAGE);
+	}
+	ck_assert(!pgr_wal_stream_made_slot(fx.w));
+	ck_assert(!pgr_stop_is_set(fx.stop));
+	pgr_wal_stream_free(fx.w);
+	fx.w = NULL;
+	ck_assert_ptr_null(memmem(fx.sessions[0].sent.data, fx.sessions[0].sent.len, "CREATE", 6));
+}
+END_TEST
+
+/* What went wrong is told when it is asked for, and is nobody else's failure; another cluster explains all of it. */
+START_TEST(opening_fails)
+{
+	static const struct {
+		const char *sysid, *text;
+	} cases[] = {
+		{SYSID, "slot that is not there"}, {"1", "system identifier does not match"}, {NULL, "nobody there"}};
+
+	fx.opts.slot = "mine";
+	if (cases[_i].sysid != NULL) {
+		plan_bare_session();
+		s_identify_as(cases[_i].sysid, "1");
+		s_refuses("FATAL", "42704");
+	}
+	connect_only();
+	ck_assert_int_eq(pgr_wal_stream_open(fx.w, SYSID, &fx.err), PGR_ERR);
+	if (_i > 0)
+		ck_assert_msg(strstr(fx.err.msg, cases[_i].text) != NULL, "%s", fx.err.msg);
+	else
+		ck_assert_str_eq(fx.err.sqlstate, "42704");
+	ck_assert(!pgr_stop_is_set(fx.stop));
+	ck_assert_uint_eq(fx.opened, 1);
+}
+END_TEST
+
+/* The server says nothing, and the run is stopped. */
+START_TEST(opening_is_stopped)
+{
+	struct pgr_err why;
+
+	plan_bare_session();
+	connect_only();
+	pgr_err_set(&why, PGR_E_STOPPED, "stopped");
+	pgr_stop_post(fx.stop, &why);
+	if (_i == 0) {
+		ck_assert_int_eq(pgr_wal_stream_open(fx.w, SYSID, &fx.err), PGR_ERR);
+		ck_assert_int_eq(fx.err.cls, PGR_E_STOPPED);
+	}
 }
 END_TEST
 
@@ -814,6 +906,10 @@ static Suite *suite(void)
 	tcase_add_test(t, the_end_is_told_early);
 	tcase_add_test(t, lost_in_the_stream);
 	tcase_add_test(t, a_slot_of_its_own_stays);
+	tcase_add_test(t, identity_and_slot_at_once);
+	tcase_add_loop_test(t, no_permanent_slot_unasked, 0, 2);
+	tcase_add_loop_test(t, opening_fails, 0, 3);
+	tcase_add_loop_test(t, opening_is_stopped, 0, 2);
 	tcase_add_test(t, lost_before_the_start);
 	tcase_add_loop_test(t, errors_that_pass, 0, (int)(sizeof(passing) / sizeof(passing[0])));
 	tcase_add_loop_test(t, errors_that_stay_end_the_stream, 0, (int)(sizeof(lasting) / sizeof(lasting[0])));

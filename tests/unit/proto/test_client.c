@@ -1045,6 +1045,190 @@ START_TEST(test_query_with_wake)
 }
 END_TEST
 
+/* ---- asked ahead ---- */
+
+static struct pgr_buf command(const char *text)
+{
+	struct pgr_buf b = {0};
+	struct pgr_err err;
+
+	ck_assert_int_eq(pgr_buf_puts(&b, text, &err), PGR_OK);
+	return b;
+}
+
+static void ahead(struct fixture *f, const char *text)
+{
+	struct pgr_buf b = command(text);
+
+	ck_assert_msg(pgr_client_ask_ahead(f->c, &b, &f->err) == PGR_OK, "%s", f->err.msg);
+	pgr_buf_fini(&b);
+}
+
+/* NULL for an error. */
+static void answer_is(struct fixture *f, const char *text, const char *answer)
+{
+	struct pgr_buf b = command(text);
+	struct pgr_result *r;
+	int rc = pgr_client_query(f->c, &b, &r, &f->err);
+
+	pgr_buf_fini(&b);
+	ck_assert_int_eq(rc, answer != NULL ? PGR_OK : PGR_ERR);
+	if (answer != NULL)
+		ck_assert_str_eq(pgr_result_cell(r, 0, 0, NULL), answer);
+	pgr_result_free(r);
+}
+
+/* How many commands the client has sent. */
+static unsigned commands_sent(struct fixture *f)
+{
+	const struct pgr_buf *sent = pgr_scripted_sent(f->srv);
+	unsigned n = 0;
+
+	for (size_t at = 0; at < sent->len; n++) {
+		ck_assert_int_eq(sent->data[at], 'Q');
+		at += 1 + ((size_t)sent->data[at + 3] << 8 | sent->data[at + 4]);
+	}
+	return n;
+}
+
+/* All of them are on their way before any answer was read, and each is asked once. */
+START_TEST(test_ahead)
+{
+	struct fixture f;
+
+	begin(&f, V15, chunks[_i]);
+	ahead(&f, "A");
+	ahead(&f, "B");
+	ahead(&f, "C");
+	if (chunks[_i] == 0)
+		ck_assert_uint_eq(commands_sent(&f), 3);
+	ANSWER(&f, "a");
+	ANSWER(&f, "b");
+	ANSWER(&f, "c");
+	ANSWER(&f, "d");
+	answer_is(&f, "A", "a");
+	ck_assert_int_eq(pgr_client_state(f.c), PGR_SS_BUSY);
+	answer_is(&f, "B", "b");
+	answer_is(&f, "C", "c");
+	ck_assert_int_eq(pgr_client_state(f.c), PGR_SS_READY);
+	answer_is(&f, "C", "d");
+	ck_assert_uint_eq(commands_sent(&f), 4);
+	end(&f);
+}
+END_TEST
+
+/* A refusal is that of its own command, and so are the answers behind it. */
+START_TEST(test_ahead_and_refused)
+{
+	struct fixture f;
+
+	begin(&f, V15, chunks[_i]);
+	ahead(&f, "A");
+	ahead(&f, "B");
+	ahead(&f, "C");
+	ANSWER(&f, "a");
+	answer_error(&f, "ERROR", "42501", "not you");
+	ANSWER(&f, "c");
+	answer_is(&f, "A", "a");
+	answer_is(&f, "B", NULL);
+	ck_assert_str_eq(f.err.sqlstate, "42501");
+	answer_is(&f, "C", "c");
+	end(&f);
+}
+END_TEST
+
+/* What nobody asks for any more is thrown away, refusals as well. */
+START_TEST(test_ahead_in_vain)
+{
+	struct fixture f;
+
+	begin(&f, V15, chunks[_i]);
+	ahead(&f, "A");
+	ahead(&f, "B");
+	ahead(&f, "C");
+	ahead(&f, "D");
+	answer_error(&f, "ERROR", "42501", "not you");
+	ANSWER(&f, "b");
+	ANSWER(&f, "c");
+	ANSWER(&f, "d");
+	ANSWER(&f, "e");
+	answer_is(&f, "B", "b");
+	answer_is(&f, "E", "e");
+	ck_assert_uint_eq(commands_sent(&f), 5);
+	end(&f);
+}
+END_TEST
+
+/* The session's end is told to whoever asks next. */
+START_TEST(test_ahead_and_ended)
+{
+	struct fixture f;
+
+	begin(&f, V15, 0);
+	ahead(&f, "A");
+	ahead(&f, "B");
+	answer_error(&f, "FATAL", "57P01", "go away");
+	pgr_scripted_eof(f.srv);
+	answer_is(&f, _i == 0 ? "B" : "C", NULL);
+	ck_assert_str_eq(f.err.sqlstate, "57P01");
+	answer_is(&f, "B", NULL);
+	end(&f);
+}
+END_TEST
+
+START_TEST(test_much_ahead)
+{
+	static const char *const texts[] = {"A", "B", "C", "D", "E", "F", "G", "H", "I", "J"};
+	struct fixture f;
+
+	begin(&f, V15, 0);
+	for (int i = 0; i < 10; i++)
+		ahead(&f, texts[i]);
+	ck_assert_uint_eq(commands_sent(&f), 8);
+	for (int i = 0; i < 10; i++)
+		ANSWER(&f, texts[i]);
+	for (int i = 0; i < 10; i++)
+		answer_is(&f, texts[i], texts[i]);
+	ck_assert_uint_eq(commands_sent(&f), 10);
+	end(&f);
+}
+END_TEST
+
+/* What a run asks its server first: three questions, one wait. */
+START_TEST(test_of_server_ahead)
+{
+	struct pgr_system_id id;
+	struct fixture f;
+	uint32_t size;
+	bool group;
+
+	begin(&f, V15, 0);
+	ck_assert_int_eq(pgr_client_of_server_ahead(f.c, &f.err), PGR_OK);
+	ck_assert_int_eq(pgr_client_create_slot_ahead(f.c, "s", true, true, &f.err), PGR_OK);
+	ck_assert_int_eq(pgr_client_read_slot_ahead(f.c, "s", &f.err), PGR_OK);
+	ck_assert_uint_eq(commands_sent(&f), 5);
+	ANSWER(&f, "0750");
+	ANSWER(&f, "1GB");
+	ANSWER(&f, "7710449480948213611", "3", "1A/2B3C4D5E", NULL);
+	ANSWER(&f, "s", "0/0", NULL, NULL);
+	ANSWER(&f, "physical", "0/1", "1");
+	ck_assert_int_eq(pgr_client_group_access(f.c, &group, &f.err), PGR_OK);
+	ck_assert_int_eq(pgr_client_wal_segment_size(f.c, &size, &f.err), PGR_OK);
+	ck_assert_int_eq(pgr_client_identify(f.c, &id, &f.err), PGR_OK);
+	ck_assert_int_eq(pgr_client_create_slot(f.c, "s", true, true, false, &f.err), PGR_OK);
+	ck_assert_int_eq(pgr_client_read_slot(f.c, "s", &(pgr_lsn){0}, &(pgr_tli){0}, &f.err), PGR_OK);
+	ck_assert_uint_eq(commands_sent(&f), 5);
+	ck_assert(group);
+	ck_assert_uint_eq(size, 1u << 30);
+	end(&f);
+
+	begin(&f, 90600, 0); /* neither of the two can be asked for */
+	ck_assert_int_eq(pgr_client_of_server_ahead(f.c, &f.err), PGR_OK);
+	ck_assert_uint_eq(commands_sent(&f), 1);
+	end(&f);
+}
+END_TEST
+
 /* ---- IDENTIFY_SYSTEM, SHOW ---- */
 
 START_TEST(test_identify)
@@ -1443,6 +1627,12 @@ static TCase *exchange_case(void)
 	tcase_add_test(tc, test_query_odd_answers);
 	tcase_add_loop_test(tc, test_query_too_large, 0, 2);
 	tcase_add_test(tc, test_query_with_wake);
+	tcase_add_loop_test(tc, test_ahead, 0, N_CHUNKS);
+	tcase_add_loop_test(tc, test_ahead_and_refused, 0, N_CHUNKS);
+	tcase_add_loop_test(tc, test_ahead_in_vain, 0, N_CHUNKS);
+	tcase_add_loop_test(tc, test_ahead_and_ended, 0, 2);
+	tcase_add_test(tc, test_much_ahead);
+	tcase_add_test(tc, test_of_server_ahead);
 	tcase_add_test(tc, test_identify);
 	LOOP(tc, test_identify_bad, bad_ids);
 	tcase_add_test(tc, test_identify_bad_shape);
