@@ -56,7 +56,6 @@ PROTO_SRC = \
 RECEIVER_SRC = \
 	receiver/bulk.c \
 	receiver/history.c \
-	receiver/packout.c \
 	receiver/packseg.c \
 	receiver/oldbytes.c \
 	receiver/receiver.c \

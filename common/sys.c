@@ -6,7 +6,6 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <sys/file.h>
-#include <sys/mman.h>
 #include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
@@ -87,23 +86,6 @@ static int real_fallocate(SELF, int fd, int mode, off_t off, off_t len)
 static int real_flock(SELF, int fd, int operation)
 {
 	return flock(fd, operation);
-}
-
-static int real_is_cached(SELF, int fd, off_t off)
-{
-	long page = sysconf(_SC_PAGESIZE);
-	unsigned char in_core;
-	void *p;
-	int rc;
-
-	if (page <= 0)
-		return -1;
-	p = mmap(NULL, (size_t)page, PROT_READ, MAP_SHARED, fd, off - off % page);
-	if (p == MAP_FAILED)
-		return -1;
-	rc = mincore(p, (size_t)page, &in_core);
-	munmap(p, (size_t)page);
-	return rc == 0 ? in_core & 1 : -1;
 }
 
 /* Elsewhere (over a network, say) a refusal of the lease has other reasons as well. */
@@ -265,7 +247,6 @@ const struct pgr_sys *pgr_sys_real(void)
 		.sync_file_range = real_sync_file_range,
 		.fallocate = real_fallocate,
 		.flock = real_flock,
-		.is_cached = real_is_cached,
 		.probe_writers = real_probe_writers,
 		.fstat = real_fstat,
 		.fstatvfs = real_fstatvfs,

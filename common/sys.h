@@ -37,9 +37,6 @@ struct pgr_sys {
 	int (*sync_file_range)(const struct pgr_sys *, int fd, off_t off, off_t len, unsigned flags);
 	int (*fallocate)(const struct pgr_sys *, int fd, int mode, off_t off, off_t len);
 	int (*flock)(const struct pgr_sys *, int fd, int operation);
-	/* mincore: 1 when the page cache has the file's page at `off`, 0 when it has not, -1 when that cannot be told
-	 */
-	int (*is_cached)(const struct pgr_sys *, int fd, off_t off);
 	/* fcntl, by a lease for a moment.  0: nobody has the file that was opened for reading open for writing; EAGAIN:
 	   somebody has; any other errno: that cannot be told */
 	int (*probe_writers)(const struct pgr_sys *, int fd);

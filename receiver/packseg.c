@@ -6,13 +6,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "common/block.h"
 #include "common/compress.h"
+#include "common/fs_io.h"
 #include "common/sys.h"
-#include "receiver/packout.h"
 #include "receiver/walfile.h"
 
-#define CHUNK	  (1u << 20)
+#define CHUNK	  (128u * 1024u)
 #define NAME_ROOM PGR_PACKSEG_NAME_ROOM
 
 /* In the order in which they are looked for. */
@@ -109,18 +108,13 @@ int pgr_packseg_clean(const struct pgr_packdir *d, struct pgr_err *err)
 
 int pgr_packseg_init(struct pgr_packseg *s, struct pgr_packdir *dir, unsigned number, struct pgr_err *err)
 {
-	void *buf;
-
 	*s = (struct pgr_packseg){.dir = dir};
 	tmp_name(s->tmp, number);
-	if (asprintf(&s->tmp_path, "%s/%s", dir->dir, s->tmp) < 0) {
+	if (asprintf(&s->tmp_path, "%s/%s", dir->dir, s->tmp) < 0)
 		s->tmp_path = NULL;
-		return pgr_err_nomem(err);
-	}
-	if (posix_memalign(&buf, PGR_BLOCK_ALIGN, CHUNK + PGR_PACKOUT_BYTES) == 0) {
-		s->buf = buf;
+	s->buf = malloc(2 * (size_t)CHUNK);
+	if (s->tmp_path != NULL && s->buf != NULL)
 		return PGR_OK;
-	}
 	pgr_packseg_fini(s);
 	return pgr_err_nomem(err);
 }
@@ -179,7 +173,6 @@ static int open_file(const struct pgr_packdir *d, struct pgr_walfile *f, const c
 {
 	if (pgr_walfile_open(f, d->sys, d->dirfd, name, method, err) != PGR_OK)
 		return pgr_err_prefix(err, "\"%s/%s\"", d->dir, name);
-	pgr_walfile_go_direct(f);
 	return PGR_OK;
 }
 
@@ -247,21 +240,21 @@ static int compare(const struct pgr_packseg *s, struct side a, struct side b, bo
 
 struct work {
 	struct pgr_walfile in;
-	struct pgr_packout out;
+	int out; /* -1: not open */
 	struct pgr_comp *comp;
 	uint64_t passed; /* plain bytes */
 };
 
-static int compress_chunk(struct work *w, const uint8_t *p, size_t len, bool last, struct pgr_err *err)
+static int compress_chunk(const struct pgr_packseg *s, struct work *w, size_t len, bool last, struct pgr_err *err)
 {
-	size_t produced, room;
+	const uint8_t *p = s->buf;
+	uint8_t *to = s->buf + CHUNK;
+	size_t produced;
 	int rc;
 
 	do {
-		uint8_t *to = pgr_packout_room(&w->out, &room);
-
-		rc = pgr_comp_step(w->comp, &p, &len, last ? PGR_COMP_END : PGR_COMP_GO_ON, to, room, &produced, err);
-		if (rc == PGR_ERR || pgr_packout_add(&w->out, produced, err) != PGR_OK)
+		rc = pgr_comp_step(w->comp, &p, &len, last ? PGR_COMP_END : PGR_COMP_GO_ON, to, CHUNK, &produced, err);
+		if (rc == PGR_ERR || pgr_fs_write_all(s->dir->sys, w->out, to, produced, s->tmp_path, err) != PGR_OK)
 			return PGR_ERR;
 	} while (rc == PGR_OK);
 	return PGR_OK;
@@ -278,7 +271,7 @@ static int compress_all(const struct pgr_packseg *s, struct work *w, struct pgr_
 		if (check_give_up(d, err) != PGR_OK)
 			return PGR_ERR;
 		rc = read_file(d, &w->in, s->buf, &n, err);
-		if (rc == PGR_ERR || compress_chunk(w, s->buf, n, rc == PGR_MORE, err) != PGR_OK)
+		if (rc == PGR_ERR || compress_chunk(s, w, n, rc == PGR_MORE, err) != PGR_OK)
 			return PGR_ERR;
 		w->passed += n;
 	} while (rc == PGR_OK);
@@ -288,23 +281,44 @@ static int compress_all(const struct pgr_packseg *s, struct work *w, struct pgr_
 	return PGR_OK;
 }
 
-static int compress_file(const struct pgr_packseg *s, struct pgr_err *err)
+static int open_work(const struct pgr_packseg *s, struct work *w, struct pgr_err *err)
 {
 	const struct pgr_packdir *d = s->dir;
-	struct work w = {.out = {.fd = -1}};
-	int rc = pgr_comp_new(&w.comp, &d->spec, err);
+
+	if (pgr_comp_new(&w->comp, &d->spec, err) != PGR_OK ||
+	    open_file(d, &w->in, s->name, PGR_COMP_NONE, err) != PGR_OK)
+		return PGR_ERR;
+	w->out = d->sys->openat(d->sys, d->dirfd, s->tmp, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
+				d->file_mode);
+	if (w->out < 0)
+		return pgr_err_sys(err, errno, "could not create file \"%s\"", s->tmp_path);
+	if (d->sys->fchmod(d->sys, w->out, d->file_mode) != 0) /* whatever the umask took away */
+		return pgr_err_sys(err, errno, "could not set permissions of file \"%s\"", s->tmp_path);
+	return PGR_OK;
+}
+
+/* PGR_OK when nothing went wrong before or does here. */
+static int close_work(const struct pgr_packseg *s, struct work *w, int rc, struct pgr_err *err)
+{
+	const struct pgr_packdir *d = s->dir;
+
+	if (rc == PGR_OK && sync_fd(d, w->out) != 0)
+		rc = pgr_err_sys(err, errno, "could not fsync file \"%s\"", s->tmp_path);
+	if (w->out >= 0 && d->sys->close(d->sys, w->out) != 0 && rc == PGR_OK)
+		rc = pgr_err_sys(err, errno, "could not close file \"%s\"", s->tmp_path);
+	pgr_walfile_close(&w->in);
+	pgr_comp_free(w->comp);
+	return rc;
+}
+
+static int compress_file(const struct pgr_packseg *s, struct pgr_err *err)
+{
+	struct work w = {.out = -1};
+	int rc = open_work(s, &w, err);
 
 	if (rc == PGR_OK)
-		rc = open_file(d, &w.in, s->name, PGR_COMP_NONE, err);
-	if (rc == PGR_OK)
-		rc = pgr_packout_open(&w.out, d->sys, d->dirfd, s->tmp, d->file_mode, s->tmp_path, s->buf + CHUNK, err);
-	if (rc == PGR_OK)
 		rc = compress_all(s, &w, err);
-	if (w.out.fd >= 0 && pgr_packout_close(&w.out, rc == PGR_OK, d->sync, err) != PGR_OK)
-		rc = PGR_ERR;
-	pgr_walfile_close(&w.in);
-	pgr_comp_free(w.comp);
-	return rc;
+	return close_work(s, &w, rc, err);
 }
 
 /* The temporary file, durable and looked through. */

@@ -5,11 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "common/block.h"
 #include "common/sys.h"
 
-#define IN_BYTES	(64u * 1024)
-#define DIRECT_IN_BYTES (512u * 1024) /* past the page cache nothing is read ahead */
+#define IN_BYTES (64u * 1024)
 
 static int prepare(struct pgr_walfile *f, enum pgr_compression method, struct pgr_err *err)
 {
@@ -24,7 +22,6 @@ static int prepare(struct pgr_walfile *f, enum pgr_compression method, struct pg
 	f->in = malloc(IN_BYTES);
 	if (f->in == NULL)
 		return pgr_err_nomem(err);
-	f->in_bytes = IN_BYTES;
 	return pgr_decomp_new(&f->decomp, method, err);
 }
 
@@ -53,22 +50,6 @@ void pgr_walfile_close(struct pgr_walfile *f)
 	memset(f, 0, sizeof(*f));
 }
 
-void pgr_walfile_go_direct(struct pgr_walfile *f)
-{
-	void *in;
-
-	if (f->sys->is_cached(f->sys, f->fd, 0) == 1)
-		return;
-	if (f->decomp != NULL) {
-		if (posix_memalign(&in, PGR_BLOCK_ALIGN, DIRECT_IN_BYTES) != 0)
-			return;
-		free(f->in);
-		f->in = in;
-		f->in_bytes = DIRECT_IN_BYTES;
-	}
-	(void)f->sys->set_direct(f->sys, f->fd, 1); /* a file system that has none is read all the same */
-}
-
 static int read_some(struct pgr_walfile *f, void *buf, size_t cap, size_t *n, struct pgr_err *err)
 {
 	ssize_t got;
@@ -76,9 +57,6 @@ static int read_some(struct pgr_walfile *f, void *buf, size_t cap, size_t *n, st
 	do {
 		got = f->sys->read(f->sys, f->fd, buf, cap);
 	} while (got < 0 && errno == EINTR);
-	/* after a read that came short, as at the end, the rest is not aligned; some file systems refuse at once */
-	if (got < 0 && errno == EINVAL && f->sys->set_direct(f->sys, f->fd, 0) == 0)
-		got = f->sys->read(f->sys, f->fd, buf, cap);
 	if (got < 0)
 		return pgr_err_sys(err, errno, "could not read file");
 	*n = (size_t)got;
@@ -90,7 +68,7 @@ static int refill(struct pgr_walfile *f, struct pgr_err *err)
 {
 	f->next = f->in;
 	f->left = 0;
-	return read_some(f, f->in, f->in_bytes, &f->left, err);
+	return read_some(f, f->in, IN_BYTES, &f->left, err);
 }
 
 /* One step: some bytes, or *n == 0 at the end of the file or while the decompressor only takes. */

@@ -19,7 +19,6 @@ struct pgr_walfile {
 	int fd;
 	struct pgr_decomp *decomp; /* NULL: plain */
 	uint8_t *in;		   /* compressed bytes */
-	size_t in_bytes;
 	const uint8_t *next;
 	size_t left;
 	bool eof; /* of the file */
@@ -32,12 +31,6 @@ struct pgr_walfile {
  */
 int pgr_walfile_open(struct pgr_walfile *f, const struct pgr_sys *sys, int dirfd, const char *name,
 		     enum pgr_compression method, struct pgr_err *err) PGR_MUST_USE;
-
-/*
- * Right after pgr_walfile_open: the file is read past the page cache, where the file system can do that and the first
- * page of the file is not in it.  Buffers for a plain file are then aligned to PGR_BLOCK_ALIGN, and so are their sizes.
- */
-void pgr_walfile_go_direct(struct pgr_walfile *f);
 
 /*
  * Fills buf, *n bytes of it.  PGR_OK: all of `cap`, more may come.  PGR_MORE: the end, *n < cap.  PGR_ERR: PGR_E_SYSTEM

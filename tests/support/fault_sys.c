@@ -168,13 +168,6 @@ static int fault_flock(const struct pgr_sys *sys, int fd, int operation)
 }
 
 /* That it cannot be told is no failure. */
-static int fault_is_cached(const struct pgr_sys *sys, int fd, off_t off)
-{
-	struct pgr_fault_sys *f = fault_of(sys);
-
-	return f->real->is_cached(f->real, fd, off);
-}
-
 static int fault_probe_writers(const struct pgr_sys *sys, int fd)
 {
 	struct pgr_fault_sys *f = fault_of(sys);
@@ -359,7 +352,6 @@ static const struct pgr_sys fault_calls = {
 	.sync_file_range = fault_sync_file_range,
 	.fallocate = fault_fallocate,
 	.flock = fault_flock,
-	.is_cached = fault_is_cached,
 	.probe_writers = fault_probe_writers,
 	.fstat = fault_fstat,
 	.fstatvfs = fault_fstatvfs,
