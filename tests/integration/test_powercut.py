@@ -517,7 +517,7 @@ def test_catching_up_with_cuts(late, rng, method):
     assert late.blocks() or not late.direct
 
 
-@pytest.mark.parametrize("fault", ["write@.partial:6:EIO", "sync@.partial:2:EIO", "write@.partial:6:ENOSPC"])
+@pytest.mark.parametrize("fault", ["write:6:EIO", "sync:2:EIO", "write:6:ENOSPC"])
 def test_catching_up_on_a_failing_disk(late, rng, fault):
     """It ends, and the next run has nothing to stumble over."""
     gave_up(late.receive(fail=fault), os.strerror(getattr(errno, fault.rpartition(":")[2])))
