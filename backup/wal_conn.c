@@ -180,6 +180,8 @@ int pgr_wal_conn_connect(struct pgr_wal_conn *c, struct pgr_err *err)
 	if (connect_to_server(c, err) != PGR_OK || name_temporary_slot(c, err) != PGR_OK ||
 	    ask_ahead(c, err) != PGR_OK || pgr_client_identify(c->client, &c->found, err) != PGR_OK)
 		return PGR_ERR;
+	if (c->system_identifier != NULL && check_identity(c, err) != PGR_OK)
+		return PGR_ERR;
 	c->slot_rc = passing_slot(c, &c->slot_err);
 	return PGR_OK;
 }
