@@ -267,8 +267,8 @@ static void begin_request(struct pgr_lane_reader *r, struct pgr_lane_request *q)
 	pgr_copyrows_init_columns(&r->rows, r->client, r->sh->verify && !q->compare ? 2 : 1);
 }
 
-/* Takes and sends what is due.  PGR_MORE: nothing is under way, and nothing is left to do. */
-static int keep_busy(struct pgr_lane_reader *r, struct pgr_err *err)
+/* Takes and sends one request, if one is due.  PGR_MORE: nothing is under way, and nothing is left to do. */
+static int send_next(struct pgr_lane_reader *r, struct pgr_err *err)
 {
 	struct pgr_lane_request *q;
 	int rc;
@@ -283,6 +283,15 @@ static int keep_busy(struct pgr_lane_reader *r, struct pgr_err *err)
 	else
 		r->ahead = q;
 	return send_request(r, q, err);
+}
+
+/* Also the one behind the first is sent before anything is waited for. */
+static int keep_busy(struct pgr_lane_reader *r, struct pgr_err *err)
+{
+	bool idle = r->now == NULL;
+	int rc = send_next(r, err);
+
+	return rc == PGR_OK && idle ? send_next(r, err) : rc;
 }
 
 /* The query is over: it must have said all that was asked for. */

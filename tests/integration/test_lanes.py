@@ -148,6 +148,8 @@ def test_what_is_not_waited_for(pg, primary, run, target):
             wait_until(lambda: name.connections >= 3, "the other one is begun")
         if start in sent:
             wait_until(lambda: name.connections == 6, "the lanes connect while the backup starts")
+        if b"COPY (" in sent:
+            wait_until(lambda: sent.count(b"COPY (") >= 2, f"a second request on connection {n}")
 
     with Holder(primary, hold) as name:
         run.basebackup("-D", target, *LANES, *name.address())
