@@ -270,6 +270,7 @@ def test_the_servers_own_directory(hidden, through):
     before = {path: entry[:2] for path, entry in picture(scene.primary.data).items()}
     for more in (["--dry-run"], [], ["-j1"]):
         failed(scene.start_make_over("--delta", *more), scene.target)
+        wait_until(lambda: not os.listdir(os.path.join(scene.primary.data, "pg_replslot")), "the slot of the run is gone")
         after = {path: entry[:2] for path, entry in picture(scene.primary.data).items()}
         assert {path for path in before if not path.startswith(("pg_wal/", "pg_stat"))} <= after.keys()
         assert not [path for path in after if "pgr" in path]
