@@ -61,7 +61,7 @@ def receive(run, server, directory, count, *options):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda s: s.name)
 def test_stops_when_asked(source, run, tmp, number):
     receiver = run.start_receivewal("-D", tmp, "-v", *source.address())
-    wait_until(source.senders, "it streams")
+    wait_until(lambda: "streaming" in [state for _, state, _ in source.senders()], "it streams")
     segments(source, 2)
     wait_until(lambda: wal.complete(tmp), "a segment is there")
     done = stop(receiver, number)
@@ -79,7 +79,7 @@ def test_goes_on_where_it_was(source, run, tmp):
 def test_endpos(source, run, tmp):
     """It ends by itself when that position has been received."""
     receiver = run.start_receivewal("-D", tmp, "--endpos", "0/A00000", *source.address())
-    wait_until(source.senders, "it streams")
+    wait_until(lambda: "streaming" in [state for _, state, _ in source.senders()], "it streams")
     while receiver.running():
         segments(source, 1)
     succeeded(receiver)
@@ -154,7 +154,7 @@ def test_slot_follows_what_is_flushed(source, run, tmp):
 def test_no_flush_position_without_slot(source, run, tmp):
     """Or somebody would take it for a synchronous standby by accident."""
     receiver = run.start_receivewal("-D", tmp, "-s", "1", *source.address())
-    wait_until(source.senders, "it streams")
+    wait_until(lambda: "streaming" in [state for _, state, _ in source.senders()], "it streams")
     segments(source, 2)
     written = "SELECT write_lsn IS NOT NULL, flush_lsn IS NULL FROM pg_stat_replication"
     wait_until(lambda: source.rows(written) == [["t", "t"]], "the write position is reported, a flush position is not")
@@ -201,7 +201,7 @@ def test_disk_is_full_for_a_while(source, run, small_disk):
     arguments = ["-D", disk, "-S", "archive", *source.address()]
     source.sql("SELECT pg_create_physical_replication_slot('archive', true)")
     receiver = run.start_receivewal(*arguments)
-    wait_until(source.senders, "it streams")
+    wait_until(lambda: "streaming" in [state for _, state, _ in source.senders()], "it streams")
     segments(source, 8)
     receiver.wait_for_text("No space left")
     assert set(wal.complete(disk)) < set(os.listdir(source.wal_path()))
@@ -226,7 +226,7 @@ def test_killed_while_the_disk_is_full(source, run, small_disk):
     source.sql("SELECT pg_create_physical_replication_slot('archive', true)")
     for _ in range(2):
         receiver = run.start_receivewal(*arguments)
-        wait_until(source.senders, "it streams")
+        wait_until(lambda: "streaming" in [state for _, state, _ in source.senders()], "it streams")
         segments(source, 8)
         receiver.wait_for_text("No space left")
         receiver.end()
@@ -244,7 +244,7 @@ def test_killed_while_the_disk_is_full(source, run, small_disk):
 def test_one_at_a_time(source, run, tmp):
     """A second one in the same directory is turned away before it touches anything."""
     first = run.start_receivewal("-D", tmp, "--synchronous", *source.address())
-    wait_until(source.senders, "it streams")
+    wait_until(lambda: "streaming" in [state for _, state, _ in source.senders()], "it streams")
     segments(source, 1)
     ended_with(run.start_receivewal("-D", tmp, *source.address()), 1, "another pgr-receivewal is at work in directory")
     segments(source, 3)
@@ -259,14 +259,14 @@ def test_one_at_a_time(source, run, tmp):
 
 def test_no_loop(source, run, tmp):
     receiver = run.start_receivewal("-n", "-D", tmp, *source.address())
-    wait_until(source.senders, "it streams")
+    wait_until(lambda: "streaming" in [state for _, state, _ in source.senders()], "it streams")
     source.stop()
     gave_up(receiver, "disconnected")
 
 
 def test_loops_while_the_server_is_away(source, run, tmp):
     receiver = run.start_receivewal("-D", tmp, *source.address())
-    wait_until(source.senders, "it streams")
+    wait_until(lambda: "streaming" in [state for _, state, _ in source.senders()], "it streams")
     source.stop()
     receiver.wait_for_text("disconnected; waiting")
     stop_at_once(receiver)
@@ -275,7 +275,7 @@ def test_loops_while_the_server_is_away(source, run, tmp):
 def test_waits_longer_and_longer(source, run, tmp):
     """1, 2, 4 seconds, a quarter more or less."""
     receiver = run.start_receivewal("-D", tmp, *source.address())
-    wait_until(source.senders, "it streams")
+    wait_until(lambda: "streaming" in [state for _, state, _ in source.senders()], "it streams")
     source.stop()
     wait_until(lambda: receiver.err.count("disconnected; waiting") == 3, "it has tried three times")
     stop_at_once(receiver)
@@ -350,7 +350,7 @@ def test_bad_start_position(source, run, tmp):
 def test_slot_is_made_and_used(source, run, tmp):
     for _ in range(2):  # the second time it is there already
         receiver = run.start_receivewal("-D", tmp, "-S", "mine", "--ensure-slot", *source.address())
-        wait_until(source.senders, "it streams")
+        wait_until(lambda: "streaming" in [state for _, state, _ in source.senders()], "it streams")
         wait_until(lambda: source.sql("SELECT active AND restart_lsn IS NOT NULL FROM pg_replication_slots") == "t",
                    "the slot is used")
         stop(receiver)
@@ -367,7 +367,7 @@ def test_says_that_commits_would_wait(source, run, tmp, options, words):
     source.reload()
     wait_until(lambda: "ANY" in source.sql("SHOW synchronous_standby_names"), "the setting is in force")
     receiver = run.start_receivewal("-D", tmp, *options, *source.address())
-    wait_until(source.senders, "it streams")
+    wait_until(lambda: "streaming" in [state for _, state, _ in source.senders()], "it streams")
     stop(receiver)
     if words is None:
         assert "warning" not in receiver.err
@@ -380,7 +380,7 @@ def test_says_that_nothing_is_applied(source, run, tmp):
     source.reload()
     wait_until(lambda: source.sql("SHOW synchronous_commit") == "remote_apply", "the setting is in force")
     receiver = run.start_receivewal("-D", tmp, "--synchronous", *source.address())
-    wait_until(source.senders, "it streams")
+    wait_until(lambda: "streaming" in [state for _, state, _ in source.senders()], "it streams")
     stop(receiver)
     assert "remote_apply" in receiver.err
 
@@ -433,7 +433,7 @@ def test_wal_is_removed_while_it_is_away(pg, clusters, run, tmp):
 def test_another_cluster_answers_at_the_same_address(pg, source, clusters, run, tmp):
     """Whatever it sends, nothing of it gets into the directory."""
     receiver = run.start_receivewal("-D", tmp, *source.address())
-    wait_until(source.senders, "it streams")
+    wait_until(lambda: "streaming" in [state for _, state, _ in source.senders()], "it streams")
     segments(source, 2)
     wait_until(lambda: wal.complete(tmp), "a segment is there")
     other = clusters.create(pg, initdb=wal_segsize(pg, 1) + ["--no-sync"])
@@ -509,7 +509,7 @@ def test_server_was_set_back(pg, source, clusters, run, tmp):
     earlier = clusters.copy_of(pg, source.data)
     source.start()
     receiver = run.start_receivewal("-D", tmp, "--synchronous", *source.address())
-    wait_until(source.senders, "it streams")
+    wait_until(lambda: "streaming" in [state for _, state, _ in source.senders()], "it streams")
     source.sql("CREATE TABLE acknowledged AS SELECT md5(g::text) FROM generate_series(1, 100) g")
     wait_flushed(source)
     stop(receiver)
