@@ -331,11 +331,13 @@ check-kills: ## all tests of --delta, with 200 kills in each of several situatio
 	@$(MAKE) --no-print-directory all relay powercut
 	PGR_KILLS=$${PGR_KILLS:-200} $(PYTEST) -m "long or not long" tests/integration/test_delta*.py
 
+MAJORS = 10 11 12 13 14 15 16 17 18
+
 check-matrix: ## the integration tests on every major from 10 to 18 (fetches the servers)
 	@tests/support/install-deps.sh matrix
 	@tests/support/fetch-servers.sh
 	@$(MAKE) --no-print-directory all relay showcontrol powercut
-	PGR_MAJORS="10 11 12 13 14 15 16 17 18" $(PYTEST) -m "every_major and not long" tests/integration
+	PGR_MAJORS="$(MAJORS)" $(PYTEST) -m "every_major and not long" tests/integration
 
 demo: ## seed a standby from a throw-away primary and receive its WAL
 	@tests/support/install-deps.sh demo
